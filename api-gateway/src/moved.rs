@@ -1,0 +1,192 @@
+//! `/v1/ws` where no delivery host shares the process: says where the caller's host is, and closes.
+
+use crate::{GatewayConfig, error::Refusal, request::bearer, service::no_such_method};
+use axum::{
+    Router,
+    extract::{
+        State,
+        ws::{
+            CloseFrame, Message, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection,
+        },
+    },
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use bytes::Bytes;
+use chaski_auth::{Identity, Verifier};
+use chaski_ports::Clock;
+use chaski_proto::{
+    Problem, client_frame,
+    v1::{self, client_frame::Command, hosts_server::Hosts, server_frame::Body},
+};
+use http::HeaderMap;
+use std::{sync::Arc, time::Duration};
+use tokio_tungstenite::tungstenite;
+use tonic::Request;
+
+const JSON: &str = "chaski.v1.json";
+const PROTOBUF: &str = "chaski.v1.protobuf";
+
+const MOVED: u16 = 4001;
+const DRAINING: u16 = 4002;
+const NOT_AUTHENTICATED: u16 = 4500;
+const PROTOCOL_ERROR: u16 = 4502;
+const TOO_LARGE: u16 = 1009;
+
+/// One session lives for seconds and says little.
+const BUFFER_BYTES: usize = 4096;
+
+/// How long the client may take to take the last frames and to close.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+struct Moved {
+    hosts: Arc<dyn Hosts>,
+    verifier: Arc<Verifier>,
+    clock: Arc<dyn Clock>,
+    config: GatewayConfig,
+}
+
+/// `GET /v1/ws`, answered with `goAway MOVED` and the URL of the caller's delivery host.
+pub fn moved_ws_router(
+    hosts: Arc<dyn Hosts>,
+    verifier: Arc<Verifier>,
+    clock: Arc<dyn Clock>,
+    config: GatewayConfig,
+) -> Router {
+    Router::new()
+        .route("/v1/ws", get(upgrade))
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(Arc::new(Moved { hosts, verifier, clock, config }))
+}
+
+async fn upgrade(
+    State(moved): State<Arc<Moved>>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Refusal> {
+    let identity = bearer(&headers, &moved.verifier, &*moved.clock)?;
+    let upgrade = upgrade.map_err(|rejection| {
+        let text = rejection.body_text();
+        Problem::new(rejection.into_response().status().as_u16(), "not_a_websocket", text)
+    })?;
+    let upgrade = upgrade.protocols([JSON, PROTOBUF]);
+    let json = upgrade.selected_protocol().is_none_or(|chosen| chosen != PROTOBUF);
+    let frame_max = match json {
+        true => moved.config.body_bytes_max,
+        false => moved.config.frame_bytes_max,
+    };
+    Ok(upgrade
+        .read_buffer_size(BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(16 * BUFFER_BYTES)
+        .max_frame_size(frame_max)
+        .max_message_size(frame_max)
+        .on_upgrade(move |socket| session(socket, moved, identity, json)))
+}
+
+/// How a session ends: a last frame, and the close code.
+struct End {
+    frame: Option<v1::ServerFrame>,
+    code: u16,
+}
+
+impl End {
+    fn close(code: u16) -> Self {
+        Self { frame: None, code }
+    }
+
+    fn error(code: u16, reply_to: u32, problem: &Problem) -> Self {
+        let frame = v1::ServerFrame::reply(reply_to, Body::Error(problem.to_frame()));
+        Self { frame: Some(frame), code }
+    }
+}
+
+async fn session(mut socket: WebSocket, moved: Arc<Moved>, identity: Option<Identity>, json: bool) {
+    let hello = tokio::time::timeout(moved.config.hello_timeout(), hello(&mut socket, json)).await;
+    let end = match hello {
+        Ok(Ok((id, hello))) => answer(&moved, identity, id, hello).await,
+        Ok(Err(end)) => end,
+        Err(_) => End::close(PROTOCOL_ERROR),
+    };
+    metrics::counter!("chaski_ws_moved_total", "code" => end.code.to_string()).increment(1);
+    // The client may have gone, or may not read: then there is nobody to tell.
+    let _ = tokio::time::timeout(FAREWELL, farewell(socket, end, json)).await;
+}
+
+/// The first frame, which must be `hello`.
+async fn hello(socket: &mut WebSocket, json: bool) -> Result<(u32, v1::Hello), End> {
+    let bytes: Bytes = loop {
+        match socket.recv().await {
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(Message::Text(text))) if json => break text.into(),
+            Some(Ok(Message::Binary(bytes))) if !json => break bytes,
+            Some(Err(error)) if is_too_large(&error) => return Err(End::close(TOO_LARGE)),
+            _ => return Err(End::close(PROTOCOL_ERROR)),
+        }
+    };
+    match client_frame(&bytes, json) {
+        Ok(v1::ClientFrame { id, command: Some(Command::Hello(hello)), .. }) => Ok((id, hello)),
+        Ok(_) => Err(End::close(PROTOCOL_ERROR)),
+        Err(wrong) => Err(End::error(PROTOCOL_ERROR, wrong.id, &Problem::invalid(wrong.message))),
+    }
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    let cause = cause.and_then(|cause| cause.downcast_ref::<tungstenite::Error>());
+    matches!(cause, Some(tungstenite::Error::Capacity(_)))
+}
+
+/// Authenticates the hello and finds the host. The header's token, where there was one, counts.
+async fn answer(moved: &Moved, known: Option<Identity>, id: u32, hello: v1::Hello) -> End {
+    let token = hello.token.unwrap_or_default();
+    let identity = match known {
+        Some(identity) => Ok(identity),
+        None => moved.verifier.verify(&token, moved.clock.now_ms()).map_err(Problem::from),
+    };
+    let identity = match identity {
+        Ok(identity) if identity.device.as_str() == hello.device_id => identity,
+        Ok(_) => {
+            let other = "deviceId differs from the token's device";
+            let problem = Problem::new(401, "unauthenticated", other);
+            return End::error(NOT_AUTHENTICATED, id, &problem);
+        }
+        Err(problem) => return End::error(NOT_AUTHENTICATED, id, &problem),
+    };
+    let request = Request::new(v1::LocateRequest { user_id: identity.user.to_string() });
+    let located = moved.hosts.locate(request);
+    let (go_away, code) = match tokio::time::timeout(moved.config.service_timeout(), located).await
+    {
+        Ok(Ok(place)) => {
+            let url = Some(place.into_inner().url);
+            (v1::GoAway { reason: "MOVED".into(), url, retry_after_ms: 0 }, MOVED)
+        }
+        failed => {
+            let problem = match failed {
+                Ok(Err(status)) => Problem::from(status),
+                _ => Problem::unavailable("nobody said in time which host serves this user"),
+            };
+            tracing::warn!(%problem, "a client could not be told its host");
+            let retry_after_ms = problem.retry_after_ms.unwrap_or(1000);
+            (v1::GoAway { reason: "UNAVAILABLE".into(), url: None, retry_after_ms }, DRAINING)
+        }
+    };
+    End { frame: Some(v1::ServerFrame::notice(Body::GoAway(go_away))), code }
+}
+
+/// Says the last words and reads on until the client closes: what it has sent behind its hello
+/// would else reset the connection, and with it what was just said.
+async fn farewell(mut socket: WebSocket, end: End, json: bool) -> Result<(), axum::Error> {
+    if let Some(frame) = end.frame {
+        let bytes = frame.to_bytes(json);
+        let message = match json {
+            true => Message::Text(bytes.try_into().map_err(axum::Error::new)?),
+            false => Message::Binary(bytes),
+        };
+        socket.send(message).await?;
+    }
+    let close = CloseFrame { code: end.code, reason: "".into() };
+    socket.send(Message::Close(Some(close))).await?;
+    while let Some(Ok(_)) = socket.recv().await {}
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! The reads over HTTP that stand beside the socket: a chat's history and a user's inbox.
+
+use crate::{config::TokenProvider, error::HttpError};
+use chaski_proto::v1::{ChatUpdate, NewMessage, ServerFrame};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Reads over HTTP. Clones share one pool of connections.
+#[derive(Clone)]
+pub struct Http {
+    base: String,
+    client: reqwest::Client,
+}
+
+/// A slice of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// In order.
+    pub items: Vec<T>,
+    /// What to pass as `after` for the following slice; `None` at the end.
+    pub next: Option<u64>,
+}
+
+/// One place of a chat.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistoryRow {
+    /// The place.
+    pub seq: u64,
+    /// What stands there.
+    pub item: HistoryItem,
+}
+
+/// What stands at a place of a chat.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HistoryItem {
+    /// A message.
+    Message(Box<NewMessage>),
+    /// A change of the chat.
+    ChatUpdate(Box<ChatUpdate>),
+    /// Withheld from this user.
+    Hidden,
+}
+
+impl Http {
+    /// Reads at this address (`http://…`, without a path).
+    ///
+    /// # Errors
+    /// The machine's HTTP set-up is broken.
+    pub fn new(base: &str) -> Result<Self, HttpError> {
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(30))
+            .build()?;
+        Ok(Self {
+            base: base.trim_end_matches('/').to_owned(),
+            client,
+        })
+    }
+
+    /// A slice of a chat in chat order, from behind `after` on (0: from the beginning).
+    ///
+    /// # Errors
+    /// See [`HttpError`].
+    pub async fn history(
+        &self,
+        tokens: &TokenProvider,
+        chat_id: &str,
+        after: u64,
+        limit: u32,
+    ) -> Result<Page<HistoryRow>, HttpError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            messages: Vec<Value>,
+            next: Option<Number>,
+        }
+        let path = format!("/v1/chats/{chat_id}/messages?after={after}&limit={limit}");
+        let answer: Answer = self.get(tokens, &path).await?;
+        let items = answer
+            .messages
+            .into_iter()
+            .map(history_row)
+            .collect::<Result<_, _>>()?;
+        Ok(Page {
+            items,
+            next: answer.next.map(|n| n.0),
+        })
+    }
+
+    /// A slice of the user's events, from behind the position `after` on.
+    ///
+    /// # Errors
+    /// See [`HttpError`].
+    pub async fn inbox(
+        &self,
+        tokens: &TokenProvider,
+        after: u64,
+        limit: u32,
+    ) -> Result<Page<ServerFrame>, HttpError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            events: Vec<ServerFrame>,
+            next: Option<Number>,
+        }
+        let path = format!("/v1/inbox?after={after}&limit={limit}");
+        let answer: Answer = self.get(tokens, &path).await?;
+        Ok(Page {
+            items: answer.events,
+            next: answer.next.map(|n| n.0),
+        })
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        tokens: &TokenProvider,
+        path: &str,
+    ) -> Result<T, HttpError> {
+        let token = tokens.ask().await.map_err(HttpError::NoToken)?;
+        let request = self
+            .client
+            .get(format!("{}{path}", self.base))
+            .bearer_auth(token.bearer);
+        let answer = request.send().await?;
+        let status = answer.status();
+        let body = answer.bytes().await?;
+        if status.is_success() {
+            return Ok(serde_json::from_slice(&body)?);
+        }
+        #[derive(Deserialize)]
+        struct Problem {
+            code: String,
+        }
+        let code = serde_json::from_slice::<Problem>(&body)
+            .map(|p| p.code)
+            .unwrap_or_default();
+        Err(HttpError::Problem {
+            status: status.as_u16(),
+            code,
+        })
+    }
+}
+
+/// A 64-bit number, which comes as a string.
+struct Number(u64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        number(&Value::deserialize(deserializer)?)
+            .map(Self)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+fn number(value: &Value) -> Result<u64, &'static str> {
+    let parsed = match value {
+        Value::String(text) => text.parse().ok(),
+        value => value.as_u64(),
+    };
+    parsed.ok_or("a 64-bit number as a string is missing")
+}
+
+fn history_row(mut value: Value) -> Result<HistoryRow, serde_json::Error> {
+    let seq = number(&value["seq"]).map_err(serde::de::Error::custom)?;
+    let item = if value["hidden"] == Value::Bool(true) {
+        HistoryItem::Hidden
+    } else if value["chatUpdate"].is_object() {
+        HistoryItem::ChatUpdate(Box::new(serde_json::from_value(
+            value["chatUpdate"].take(),
+        )?))
+    } else {
+        HistoryItem::Message(Box::new(serde_json::from_value(value)?))
+    };
+    Ok(HistoryRow { seq, item })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn rows_of_all_three_kinds_are_read() {
+        let row = |value| history_row(value).unwrap();
+        let message = row(json!({"seq": "2", "chatId": "g.1", "messageId": "ab", "text": "é"}));
+        assert_eq!(message.seq, 2);
+        let HistoryItem::Message(message) = message.item else {
+            panic!("{message:?}")
+        };
+        assert_eq!((message.seq, message.message_id.as_str()), (2, "ab"));
+        let update = row(json!({"seq": "1", "chatUpdate": {"chatId": "g.1", "seq": "1"}}));
+        assert!(matches!(update.item, HistoryItem::ChatUpdate(u) if u.seq == 1));
+        assert_eq!(
+            row(json!({"seq": 7, "hidden": true})).item,
+            HistoryItem::Hidden
+        );
+        assert!(history_row(json!({"hidden": true})).is_err());
+        assert!(history_row(json!([])).is_err());
+    }
+}

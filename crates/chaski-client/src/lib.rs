@@ -1,0 +1,28 @@
+//! A client of chaski: one WebSocket that keeps itself connected, resumes where its owner
+//! stopped, acknowledges, and settles every command; and the few HTTP reads beside it.
+//!
+//! [`Client`] spawns nothing: its owner drives it with [`Client::next`], so a harness with
+//! thousands of clients costs one task each.
+//!
+//! Must not know: how tokens are made, what an application stores, any service of the server.
+
+mod client;
+mod config;
+mod error;
+mod http;
+mod link;
+mod session;
+mod transport;
+
+pub use client::Client;
+pub use config::{Config, Format, Token, TokenProvider};
+pub use error::{Disconnect, Error, HttpError, SendError};
+pub use http::{HistoryItem, HistoryRow, Http, Page};
+pub use session::{CommandId, Event, Outcome};
+
+/// The commands and event bodies, as the schema has them.
+pub use chaski_proto::v1;
+/// A command of a client frame.
+pub use chaski_proto::v1::client_frame::Command;
+/// The body of a server frame.
+pub use chaski_proto::v1::server_frame::Body;

@@ -1,0 +1,323 @@
+//! What stands in the logs, as domain values: commands that may change a chat (`new-messages`)
+//! and events that a user's devices must know (`recipients`). Their encoding lives in `proto/`.
+
+use crate::{ChatId, ClientId, DeviceId, MessageId, UserId, id::hash16};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+pub type UnixMs = i64;
+
+/// One record of `new-messages`: what somebody asks of a chat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// The chat that orders it.
+    pub chat: ChatId,
+    /// Who asks.
+    pub user: UserId,
+    /// From which device.
+    pub device: DeviceId,
+    /// When the sender service accepted it, by its clock.
+    pub accepted_at: UnixMs,
+    /// What is asked.
+    pub action: Action,
+}
+
+/// What a command asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Say something.
+    Send(Send),
+    /// Make a group.
+    Create(Create),
+}
+
+/// A message on its way into a chat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Send {
+    /// The other person, where the message was addressed to a user: the first one makes the chat.
+    pub to: Option<UserId>,
+    /// The idempotency key.
+    pub key: ClientId,
+    /// What is said.
+    pub content: Arc<Content>,
+    /// When the client says it was written.
+    pub sent_at: Option<UnixMs>,
+}
+
+/// The making of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Create {
+    /// Under this id the verdict is found by whoever waits for it.
+    pub request: RequestId,
+    /// The members besides the creator (who may be listed too).
+    pub participants: Vec<UserId>,
+    /// The chat's name, possibly empty.
+    pub name: String,
+    /// The idempotency key.
+    pub key: ClientId,
+    /// What later members may see.
+    pub history: History,
+}
+
+/// Names one command that somebody waits for; random, made by the entry.
+pub type RequestId = [u8; 16];
+
+/// What a member who joins later may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum History {
+    /// From the join on.
+    #[default]
+    FromJoin,
+    /// Everything.
+    All,
+}
+
+/// The content of a message: kept byte for byte, read by nobody here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Text or ciphertext.
+    pub body: Body,
+    /// References to attachments.
+    pub attachments: Vec<Attachment>,
+}
+
+/// The body of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// UTF-8.
+    Text(Bytes),
+    /// Opaque bytes.
+    Ciphertext(Bytes),
+}
+
+/// A reference to an attachment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Where the client finds it.
+    pub id: String,
+    /// Bytes.
+    pub size: u64,
+    /// A media type.
+    pub content_type: String,
+    /// Hash of the content.
+    pub sha256: Bytes,
+}
+
+impl Content {
+    /// A hash that tells same content from other content (L2).
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let (kind, body): (&[u8], &[u8]) = match &self.body {
+            Body::Text(body) => (b"t", body),
+            Body::Ciphertext(body) => (b"c", body),
+        };
+        let sizes: Vec<_> = self
+            .attachments
+            .iter()
+            .map(|a| a.size.to_be_bytes())
+            .collect();
+        let mut parts = vec![kind, body];
+        for (a, size) in self.attachments.iter().zip(&sizes) {
+            parts.extend([a.id.as_bytes(), size, a.content_type.as_bytes(), &a.sha256]);
+        }
+        first8(hash16(b"chaski content", &parts))
+    }
+}
+
+impl Create {
+    /// A hash that tells the same chat from another one under the same key.
+    #[must_use]
+    pub fn digest(&self, creator: &UserId) -> u64 {
+        let mut names: Vec<&[u8]> = self
+            .participants
+            .iter()
+            .map(|u| u.as_str().as_bytes())
+            .collect();
+        names.push(creator.as_str().as_bytes());
+        names.sort_unstable();
+        names.dedup();
+        names.push(self.name.as_bytes());
+        first8(hash16(b"chaski creation", &names))
+    }
+}
+
+fn first8(hash: [u8; 16]) -> u64 {
+    u64::from_be_bytes(hash[..8].try_into().expect("eight of sixteen bytes"))
+}
+
+/// What a user's devices must know: the content of a record of `recipients`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A message, with its place in the chat.
+    Message(Arc<Message>),
+    /// The chat after a change of membership, roles or name.
+    ChatUpdate(Arc<ChatUpdate>),
+    /// An accepted message that the chat then refused.
+    Rejected(Rejection),
+    /// The chat's answer to a command somebody waits for. No device is shown it.
+    Verdict(ChatVerdict),
+    /// A retry that had taken effect before: nothing to show, but it moves the watermark, so
+    /// that whoever waits for the retry to be visible is served.
+    Duplicate {
+        /// Which message.
+        id: MessageId,
+        /// When the retry was accepted.
+        accepted_at: UnixMs,
+    },
+}
+
+/// A message in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The chat.
+    pub chat: ChatId,
+    /// Its place in the chat: 1, 2, 3 … over messages and updates.
+    pub seq: u64,
+    /// Derived from (sender, chat, key).
+    pub id: MessageId,
+    /// The sender's idempotency key.
+    pub key: ClientId,
+    /// Who sent it.
+    pub sender: UserId,
+    /// From which device.
+    pub device: DeviceId,
+    /// What it says.
+    pub content: Arc<Content>,
+    /// When the client says it was written.
+    pub sent_at: Option<UnixMs>,
+    /// When the sender service accepted it.
+    pub accepted_at: UnixMs,
+    /// Only with the first message of a 1:1 chat, which makes it: the chat's members.
+    pub members: Option<Arc<[Member]>>,
+}
+
+/// A chat after a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatUpdate {
+    /// The chat.
+    pub chat: ChatId,
+    /// The change's place in the chat.
+    pub seq: u64,
+    /// The full list after the change.
+    pub members: Arc<[Member]>,
+    /// The chat's name.
+    pub name: Arc<str>,
+    /// Counts the changes: 1 is the creation.
+    pub version: u64,
+    /// When the change was accepted.
+    pub accepted_at: UnixMs,
+}
+
+/// A member of a chat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Who.
+    pub user: UserId,
+    /// What they may do.
+    pub role: Role,
+    /// The first seq they may see.
+    pub visible_from: u64,
+}
+
+/// What a member may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Role {
+    /// Speak and leave.
+    #[default]
+    Member,
+    /// Also add, remove, rename and appoint.
+    Admin,
+}
+
+/// An accepted message that took no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The chat that refused it.
+    pub chat: ChatId,
+    /// The message.
+    pub message: MessageId,
+    /// The sender's idempotency key.
+    pub key: ClientId,
+    /// Why.
+    pub cause: Cause,
+    /// When the message was accepted.
+    pub accepted_at: UnixMs,
+}
+
+/// Why a chat refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// 403: the sender is not a member at the message's place in the order.
+    NotAMember,
+    /// 404: there is no such chat.
+    NoSuchChat,
+    /// 409: the same id was used before for other content.
+    OtherContent,
+    /// 409: the chat exists with other participants or another name.
+    OtherChat,
+}
+
+impl Cause {
+    /// (HTTP status, code, words for a person).
+    #[must_use]
+    pub fn describe(self) -> (u32, &'static str, &'static str) {
+        match self {
+            Cause::NotAMember => (
+                403,
+                "not_a_member",
+                "the sender is not a member of this chat",
+            ),
+            Cause::NoSuchChat => (404, "no_such_chat", "there is no such chat"),
+            Cause::OtherContent => (
+                409,
+                "id_reused",
+                "this clientMessageId was used before for other content",
+            ),
+            Cause::OtherChat => (
+                409,
+                "id_reused",
+                "this clientChatId was used before for other participants or another name",
+            ),
+        }
+    }
+}
+
+/// The chat's answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatVerdict {
+    /// Which command.
+    pub request: RequestId,
+    /// The chat.
+    pub chat: ChatId,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// When the command was accepted.
+    pub accepted_at: UnixMs,
+}
+
+/// What became of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The chat was made or changed.
+    Changed,
+    /// The chat was already so.
+    Unchanged,
+    /// The chat refused.
+    Refused(Cause),
+}
+
+/// One output of the fan-out: a record for one partition of `recipients`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The partition of `recipients`.
+    pub partition: crate::Partition,
+    /// Which output of its input; 0 is the copy for the acting user's partition.
+    pub index: u32,
+    /// The users of that partition it is for.
+    pub users: Arc<[UserId]>,
+    /// Where each of `users` may see the chat from; only for a chat update.
+    pub visible_from: Option<Arc<[u64]>>,
+    /// What they must know.
+    pub event: Event,
+}

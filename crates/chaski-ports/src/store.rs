@@ -1,0 +1,264 @@
+//! The stores: messages and inboxes, devices, and checkpoints (watermarks, snapshots, claims).
+//!
+//! Rows have typed keys and opaque payloads; what the payloads hold is the services' business.
+//!
+//! Laws
+//! - **durable_on_return**: what `write`, `save_*`, `put_*` returned `Ok` for survives kill -9 and
+//!   is seen by every later read.
+//! - **rewrite_is_a_no_op**: rows of messages, inbox and verdicts are immutable with
+//!   deterministic keys; writing one again changes nothing.
+//! - **newer_version_wins**: of chats and memberships the row with the greater `version` stays, in
+//!   whatever order they are written; of a device's cursor the greater position.
+//! - **greatest_epoch_then_offset_wins**: of watermarks and snapshots the greatest (epoch, offset)
+//!   is what `watermarks` and `snapshots` give first, whoever wrote last (L6).
+//! - **slices_are_ordered**: `history` and `inbox` give rows in order of seq and position, exactly
+//!   those in the asked range, at most `limit`.
+//! - **a_claim_grows**: every `claim` of one (role, partition) gives a greater epoch than all
+//!   before, at least `at_least`; of two racing claims both succeed with different epochs, or one
+//!   gets `Conflict`.
+//! - **a_batch_is_not_atomic**: nothing may count on a batch being seen as a whole; `write`
+//!   returns `Ok` only when all of it is durable.
+
+use crate::PortError;
+use async_trait::async_trait;
+use bytes::Bytes;
+use chaski_core::{
+    ChatId, DeviceId, Offset, Partition, Position, UserId, Watermark,
+    record::{RequestId, UnixMs},
+};
+
+/// A place taken in a chat: a message or an update. Immutable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageRow {
+    /// The chat.
+    pub chat: ChatId,
+    /// The place.
+    pub seq: u64,
+    /// What stands there: a `StoredItem` of `proto/`.
+    pub item: Bytes,
+    /// The record's time; write timestamp and remaining life follow from it.
+    pub at_ms: UnixMs,
+}
+
+/// A pointer in a user's inbox: that something happened at a position. Immutable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboxRow {
+    /// The user's partition of `recipients`.
+    pub partition: Partition,
+    /// The user.
+    pub user: UserId,
+    /// The place in the user's order.
+    pub position: Position,
+    /// What happened: a `StoredEvent` of `proto/`. A message is a pointer (chat, seq).
+    pub event: Bytes,
+    /// The record's time.
+    pub at_ms: UnixMs,
+}
+
+/// The present state of a chat. The greater version stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatRow {
+    /// The chat.
+    pub chat: ChatId,
+    /// Grows with every change of the row: the seq of the change.
+    pub version: u64,
+    /// A `StoredChat` of `proto/`.
+    pub state: Bytes,
+}
+
+/// That a user is, or was, in a chat. The greater version stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MembershipRow {
+    /// The user.
+    pub user: UserId,
+    /// The chat.
+    pub chat: ChatId,
+    /// The seq of the change that made this row.
+    pub version: u64,
+    /// A `StoredMembership` of `proto/`: the spans of seq the user may see.
+    pub state: Bytes,
+}
+
+/// The answer to a command, kept for some minutes. Immutable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerdictRow {
+    /// Which command.
+    pub request: RequestId,
+    /// A `StoredVerdict` of `proto/`.
+    pub verdict: Bytes,
+    /// The record's time.
+    pub at_ms: UnixMs,
+}
+
+/// Rows to write together.
+#[derive(Clone, Debug, Default)]
+pub struct StoreBatch {
+    /// Messages and updates.
+    pub messages: Vec<MessageRow>,
+    /// Inbox pointers.
+    pub inbox: Vec<InboxRow>,
+    /// Chats.
+    pub chats: Vec<ChatRow>,
+    /// Memberships.
+    pub memberships: Vec<MembershipRow>,
+    /// Verdicts.
+    pub verdicts: Vec<VerdictRow>,
+}
+
+/// Which slice of a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryRange {
+    /// The oldest rows with a seq above this, ascending.
+    After(u64),
+    /// The newest rows with a seq below this, given in ascending order. `u64::MAX` = the newest.
+    Before(u64),
+}
+
+/// A row with its place in the order.
+pub type Stored = (u64, Bytes);
+
+/// Messages, inboxes, chats, verdicts.
+#[async_trait]
+pub trait MessageStore: Send + Sync {
+    /// Writes rows; all of them are durable on return.
+    async fn write(&self, batch: StoreBatch) -> Result<(), PortError>;
+
+    /// A slice of a chat, ascending by seq, at most `limit`.
+    async fn history(
+        &self,
+        chat: &ChatId,
+        range: HistoryRange,
+        limit: usize,
+    ) -> Result<Vec<Stored>, PortError>;
+
+    /// Single places of chats, in the order asked; `None` where nothing is stored (yet).
+    async fn items(&self, places: &[(ChatId, u64)]) -> Result<Vec<Option<Bytes>>, PortError>;
+
+    /// A user's events with `after` < position ≤ `upto`, ascending, at most `limit`.
+    async fn inbox(
+        &self,
+        partition: Partition,
+        user: &UserId,
+        (after, upto): (Position, Position),
+        limit: usize,
+    ) -> Result<Vec<Stored>, PortError>;
+
+    /// The present state of a chat.
+    async fn chat(&self, chat: &ChatId) -> Result<Option<ChatRow>, PortError>;
+
+    /// One membership.
+    async fn membership(
+        &self,
+        user: &UserId,
+        chat: &ChatId,
+    ) -> Result<Option<MembershipRow>, PortError>;
+
+    /// A user's memberships with a chat id above `after`, ascending by chat id, at most `limit`.
+    async fn memberships(
+        &self,
+        user: &UserId,
+        after: Option<&ChatId>,
+        limit: usize,
+    ) -> Result<Vec<MembershipRow>, PortError>;
+
+    /// The answer to a command, where it is there and not yet forgotten (10 minutes at least).
+    async fn verdict(&self, request: &RequestId) -> Result<Option<Bytes>, PortError>;
+}
+
+/// A device of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceRow {
+    /// The user.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceId,
+    /// What it has acknowledged, cumulative.
+    pub cursor: Position,
+    /// When it was last there.
+    pub last_active_ms: UnixMs,
+}
+
+/// Devices and their cursors.
+#[async_trait]
+pub trait DeviceStore: Send + Sync {
+    /// Saves cursors; one that would go back changes nothing.
+    async fn save_cursors(&self, rows: &[DeviceRow]) -> Result<(), PortError>;
+
+    /// One device.
+    async fn device(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+    ) -> Result<Option<DeviceRow>, PortError>;
+
+    /// A user's devices, ascending by id, at most `limit`.
+    async fn devices(&self, user: &UserId, limit: usize) -> Result<Vec<DeviceRow>, PortError>;
+}
+
+/// A stored watermark of a consumer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatermarkRow {
+    /// The owner's epoch.
+    pub epoch: u64,
+    /// Where to go on, with the vector that belongs to that place.
+    pub watermark: Watermark,
+}
+
+/// A part of the fan-out's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Which part.
+    pub bucket: u32,
+    /// The owner's epoch.
+    pub epoch: u64,
+    /// Records at or below this are in it.
+    pub as_of: Offset,
+    /// A `StoredBucket` of `proto/`; may be many megabytes.
+    pub state: Bytes,
+}
+
+/// The outcome of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The owner's epoch from now on.
+    pub epoch: u64,
+}
+
+/// Watermarks, snapshots and claims. `role` names the consumer: `generator`, `messages`, …
+#[async_trait]
+pub trait CheckpointStore: Send + Sync {
+    /// Saves a watermark. The newest 100 of a (role, partition) are kept.
+    async fn save_watermark(
+        &self,
+        role: &str,
+        partition: Partition,
+        row: &WatermarkRow,
+    ) -> Result<(), PortError>;
+
+    /// The kept watermarks, greatest (epoch, offset) first, at most `limit`.
+    async fn watermarks(
+        &self,
+        role: &str,
+        partition: Partition,
+        limit: usize,
+    ) -> Result<Vec<WatermarkRow>, PortError>;
+
+    /// Saves a part of the fan-out's state for a `new-messages` partition; older ones of the
+    /// same bucket may be dropped once it is durable.
+    async fn put_snapshot(
+        &self,
+        partition: Partition,
+        snapshot: &Snapshot,
+    ) -> Result<(), PortError>;
+
+    /// The newest snapshot of every bucket.
+    async fn snapshots(&self, partition: Partition) -> Result<Vec<Snapshot>, PortError>;
+
+    /// Claims a partition for a role: an epoch greater than every one before and ≥ `at_least`.
+    async fn claim(
+        &self,
+        role: &str,
+        partition: Partition,
+        at_least: u64,
+    ) -> Result<Claimed, PortError>;
+}

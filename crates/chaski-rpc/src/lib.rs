@@ -1,0 +1,21 @@
+//! Services in other processes: [`RemoteSender`] and its siblings are the generated service traits
+//! over gRPC, [`serve`] is the other end. A caller that holds an `Arc<dyn Sender>` does not know
+//! which one it has.
+//!
+//! Must not know: what any call means. It may only tell "did not happen" from "may have happened".
+
+mod endpoints;
+mod remote;
+mod server;
+
+pub use endpoints::{EndpointError, Endpoints};
+pub use remote::{RemoteHosts, RemoteMessages, RemoteSender};
+pub use server::{ServeError, Services, serve};
+
+use std::time::Duration;
+
+/// A call that does not set a deadline itself (`grpc-timeout`) is given up after this.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A connection that does not answer a ping (one each interval) for one more interval is dead.
+const KEEPALIVE: Duration = Duration::from_secs(5);

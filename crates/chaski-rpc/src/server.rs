@@ -1,0 +1,70 @@
+//! The other end: services of this process, for callers in others.
+
+use crate::{KEEPALIVE, remote::Shared};
+use chaski_proto::v1::{
+    hosts_server::{Hosts, HostsServer},
+    messages_server::{Messages, MessagesServer},
+    sender_server::{Sender, SenderServer},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
+
+/// Calls at once on one connection; more wait at the caller, against their deadline (L8). A
+/// gateway has one connection to each endpoint.
+const STREAMS_MAX: u32 = 10_000;
+
+/// No call runs longer than this, whatever deadline it brought.
+const CALL_MAX: Duration = Duration::from_secs(30);
+
+/// The services of this process that others may call.
+#[derive(Clone, Default)]
+pub struct Services {
+    /// The sender service.
+    pub sender: Option<Arc<dyn Sender>>,
+    /// The message service.
+    pub messages: Option<Arc<dyn Messages>>,
+    /// The host allocator.
+    pub hosts: Option<Arc<dyn Hosts>>,
+}
+
+/// The server could not go on.
+#[derive(Debug, thiserror::Error)]
+#[error("gRPC server: {0}")]
+pub struct ServeError(#[from] tonic::transport::Error);
+
+/// Serves until `stop`, then lets the calls that have begun end (each has a deadline).
+///
+/// # Errors
+/// Where the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    services: Services,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let mut routes = Routes::builder();
+    if let Some(sender) = services.sender {
+        routes.add_service(SenderServer::new(Shared(sender)));
+    }
+    if let Some(messages) = services.messages {
+        routes.add_service(MessagesServer::new(Shared(messages)));
+    }
+    if let Some(hosts) = services.hosts {
+        routes.add_service(HostsServer::new(Shared(hosts)));
+    }
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Server::builder()
+        .timeout(CALL_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_adaptive_window(Some(true))
+        .add_routes(routes.routes())
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await?;
+    Ok(())
+}

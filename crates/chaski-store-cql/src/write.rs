@@ -1,0 +1,241 @@
+//! The write path. Its shape decides the cost of the whole system: rows of one CQL partition go as
+//! one unlogged batch (14-17 µs of server CPU a row against 55-70 for single inserts), all
+//! requests run at once up to a bound, and all are awaited before the first error is given.
+
+use crate::{
+    CqlStore,
+    db::WRITES_IN_FLIGHT,
+    keys::{self, signed},
+};
+use chaski_core::{ChatId, record::UnixMs};
+use chaski_ports::{PortError, StoreBatch};
+use futures::{StreamExt, stream};
+use std::{collections::HashMap, hash::Hash};
+
+/// The most rows in one request.
+const BATCH_ROWS_MAX: usize = 50;
+/// The most payload bytes in one request, unless a single row is greater.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// How much longer the row of an inbox bucket lives than the bucket's rows: it is written once a day.
+const BUCKET_SLACK_MS: UnixMs = 2 * 24 * 3600 * 1000;
+
+type MessageValues<'a> = (&'a str, i32, i64, &'a [u8], i64);
+type InboxValues<'a> = (i32, i8, i64, &'a str, i64, &'a [u8], i64, i32);
+/// Key or keys, version, state, timestamp.
+type ChatValues<'a> = (&'a str, i64, &'a [u8], i64);
+type MembershipValues<'a> = (&'a str, &'a str, i64, &'a [u8], i64);
+
+/// What goes to the server as one request.
+enum Request<'a> {
+    ChatBucket(ChatId, i32),
+    InboxBucket(i32, i64),
+    Messages(Vec<MessageValues<'a>>),
+    Inbox(Vec<InboxValues<'a>>),
+    Chat(ChatValues<'a>),
+    Memberships(Vec<MembershipValues<'a>>),
+    Verdict(&'a [u8], &'a [u8], i64),
+}
+
+/// The requests of a batch. Those that make buckets known come before those that fill them.
+#[derive(Default)]
+struct Plan<'a> {
+    buckets: Vec<Request<'a>>,
+    rows: Vec<Request<'a>>,
+}
+
+impl CqlStore {
+    /// Writes all rows. What is asked wrongly is refused before anything is written.
+    pub(crate) async fn write_batch(&self, batch: &StoreBatch) -> Result<(), PortError> {
+        let plan = self.plan(batch)?;
+        self.run(plan.buckets).await?;
+        self.run(plan.rows).await
+    }
+
+    /// Sends all requests and gives the first error, if any, when all are settled.
+    async fn run(&self, requests: Vec<Request<'_>>) -> Result<(), PortError> {
+        let sent: Vec<_> = requests.into_iter().map(|r| self.send(r)).collect();
+        let mut settled = stream::iter(sent).buffer_unordered(WRITES_IN_FLIGHT);
+        let mut outcome = Ok(());
+        while let Some(result) = settled.next().await {
+            outcome = outcome.and(result);
+        }
+        outcome
+    }
+
+    async fn send(&self, request: Request<'_>) -> Result<(), PortError> {
+        let (db, s) = (&self.db, &self.statements);
+        let now = self.clock.now_ms();
+        match request {
+            Request::ChatBucket(chat, bucket) => {
+                let values = (chat.as_str(), bucket);
+                db.write("put_chat_bucket", &s.put_chat_bucket, values).await?;
+                self.chat_buckets.learn((chat, bucket), now);
+            }
+            Request::InboxBucket(partition, bucket) => {
+                let life = self.inbox_ttl_ms.saturating_add(BUCKET_SLACK_MS);
+                let ttl = keys::ttl(life, now, now).expect("the slack alone is two days");
+                db.write("put_inbox_bucket", &s.put_inbox_bucket, (partition, bucket, ttl)).await?;
+                self.inbox_buckets.learn((partition, bucket), now);
+            }
+            Request::Messages(rows) => {
+                db.write_together("put_message", &s.put_message, &rows).await?;
+            }
+            Request::Inbox(rows) => db.write_together("put_inbox", &s.put_inbox, &rows).await?,
+            Request::Chat(row) => drop(db.write("put_chat", &s.put_chat, row).await?),
+            Request::Memberships(rows) => {
+                db.write_together("put_membership", &s.put_membership, &rows).await?;
+            }
+            Request::Verdict(request, verdict, timestamp) => {
+                let values = (request, verdict, timestamp);
+                db.write("put_verdict", &s.put_verdict, values).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn plan<'a>(&self, batch: &'a StoreBatch) -> Result<Plan<'a>, PortError> {
+        let mut plan = Plan::default();
+        self.plan_messages(batch, &mut plan)?;
+        self.plan_inbox(batch, &mut plan)?;
+        for row in &batch.chats {
+            let version = signed("version", row.version)?;
+            plan.rows.push(Request::Chat((row.chat.as_str(), version, &row.state, version)));
+        }
+        let mut memberships = Packer::default();
+        for row in &batch.memberships {
+            let version = signed("version", row.version)?;
+            let (user, chat) = (row.user.as_str(), row.chat.as_str());
+            let values = (user, chat, version, &row.state[..], version);
+            memberships.push(user, row.state.len(), values);
+        }
+        plan.rows.extend(memberships.finish().map(Request::Memberships));
+        for row in &batch.verdicts {
+            let timestamp = keys::timestamp(row.at_ms);
+            plan.rows.push(Request::Verdict(&row.request, &row.verdict, timestamp));
+        }
+        Ok(plan)
+    }
+
+    fn plan_messages<'a>(
+        &self,
+        batch: &'a StoreBatch,
+        plan: &mut Plan<'a>,
+    ) -> Result<(), PortError> {
+        let now = self.clock.now_ms();
+        let mut messages = Packer::default();
+        for row in &batch.messages {
+            let seq = signed("seq", row.seq)?;
+            let key = (row.chat, keys::message_bucket(seq)?);
+            let timestamp = keys::timestamp(row.at_ms);
+            let values = (row.chat.as_str(), key.1, seq, &row.item[..], timestamp);
+            if messages.push(key, row.item.len(), values)
+                && key.1 > 0
+                && !self.chat_buckets.has(&key, now)
+            {
+                plan.buckets.push(Request::ChatBucket(key.0, key.1));
+            }
+        }
+        plan.rows.extend(messages.finish().map(Request::Messages));
+        Ok(())
+    }
+
+    fn plan_inbox<'a>(&self, batch: &'a StoreBatch, plan: &mut Plan<'a>) -> Result<(), PortError> {
+        let now = self.clock.now_ms();
+        let mut inbox = Packer::default();
+        let mut buckets = std::collections::HashSet::new();
+        let mut expired = 0;
+        for row in &batch.inbox {
+            let partition = keys::partition(row.partition)?;
+            let position = signed("position", row.position.0)?;
+            // A replay must not revive what expired.
+            let Some(ttl) = keys::ttl(self.inbox_ttl_ms, row.at_ms, now) else {
+                expired += 1;
+                continue;
+            };
+            let (shard, bucket) = (keys::shard(&row.user), keys::inbox_bucket(position));
+            let values = (
+                partition,
+                shard,
+                bucket,
+                row.user.as_str(),
+                position,
+                &row.event[..],
+                keys::timestamp(row.at_ms),
+                ttl,
+            );
+            if inbox.push((partition, shard, bucket), row.event.len(), values)
+                && !self.inbox_buckets.has(&(partition, bucket), now)
+                && buckets.insert((partition, bucket))
+            {
+                plan.buckets.push(Request::InboxBucket(partition, bucket));
+            }
+        }
+        plan.rows.extend(inbox.finish().map(Request::Inbox));
+        if expired > 0 {
+            metrics::counter!("chaski_store_inbox_expired_total").increment(expired);
+        }
+        Ok(())
+    }
+}
+
+/// Packs rows of one key into requests of bounded size.
+struct Packer<K, V> {
+    open: HashMap<K, (usize, Vec<V>)>,
+    full: Vec<Vec<V>>,
+}
+
+impl<K, V> Default for Packer<K, V> {
+    fn default() -> Self {
+        Self { open: HashMap::new(), full: Vec::new() }
+    }
+}
+
+impl<K: Eq + Hash, V> Packer<K, V> {
+    /// Adds a row of `bytes` payload bytes; whether it is the key's first.
+    fn push(&mut self, key: K, bytes: usize, row: V) -> bool {
+        let mut first = false;
+        let (filled, rows) = self.open.entry(key).or_insert_with(|| {
+            first = true;
+            (0, Vec::new())
+        });
+        let fits = rows.len() < BATCH_ROWS_MAX && *filled + bytes <= BATCH_BYTES_MAX;
+        if !fits && !rows.is_empty() {
+            self.full.push(std::mem::take(rows));
+            *filled = 0;
+        }
+        *filled += bytes;
+        rows.push(row);
+        first
+    }
+
+    fn finish(self) -> impl Iterator<Item = Vec<V>> {
+        let open = self.open.into_values().map(|(_, rows)| rows);
+        self.full.into_iter().chain(open)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_bounded_in_rows_and_bytes_and_lose_nothing() {
+        let mut packer = Packer::default();
+        assert!(packer.push("a", 1, 0));
+        assert!(!packer.push("a", 1, 1));
+        for row in 2..120 {
+            packer.push("a", 1, row);
+        }
+        for row in 120..130 {
+            packer.push("b", 30 * 1024, row);
+        }
+        packer.push("c", 10 * BATCH_BYTES_MAX, 130);
+        let requests: Vec<Vec<i32>> = packer.finish().collect();
+        let mut sizes: Vec<usize> = requests.iter().map(Vec::len).collect();
+        sizes.sort_unstable();
+        assert_eq!(sizes, [1, 2, 2, 2, 2, 2, 20, 50, 50]);
+        let mut rows: Vec<i32> = requests.concat();
+        rows.sort_unstable();
+        assert_eq!(rows, (0..131).collect::<Vec<_>>());
+    }
+}

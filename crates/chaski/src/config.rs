@@ -1,0 +1,116 @@
+//! The configuration of a process: flag > environment `CHASKI_*` > TOML file > default. Unknown
+//! keys are errors; `chaski config dump` shows what is in force.
+
+use anyhow::Context as _;
+use chaski_api_gateway::GatewayConfig;
+use chaski_backends::Urls;
+use chaski_delivery_service::{generator::GeneratorConfig, host::HostConfig};
+use chaski_host_allocator::AllocatorConfig;
+use chaski_message_service::MessagesConfig;
+use chaski_sender_service::SenderConfig;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The configuration of a process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the embedded backend and the development key are kept.
+    pub data: PathBuf,
+    /// The public address.
+    pub listen: String,
+    /// The operators' address: health and metrics.
+    pub admin_listen: String,
+    /// The address for other services (gRPC); only needed where services are separate processes.
+    pub rpc_listen: String,
+    /// The log: `embedded:PATH` or `kafka://HOST:PORT,…`. Empty: embedded in `data`.
+    pub log: String,
+    /// The stores: `embedded:PATH` or `scylla://HOST:PORT,…/KEYSPACE`. Empty: embedded in `data`.
+    pub store: String,
+    /// The coordinator: `embedded:PATH` or `zookeeper://HOST:PORT,…/CHROOT`. Empty: embedded in
+    /// `data`.
+    pub coordinator: String,
+    /// Partitions of `new-messages` and of `recipients`, when they are first made.
+    pub partitions: u32,
+    /// The name of this process among its like, the same after a restart. Empty: one is made from
+    /// the public address.
+    pub host_id: String,
+    /// What clients connect to when this process is a delivery host: a full `ws(s)://…/v1/ws`.
+    /// Empty: made from the public address.
+    pub advertised_url: String,
+    /// What is logged, in the form of `RUST_LOG` (which wins).
+    pub log_filter: String,
+    /// Logs as JSON lines.
+    pub log_json: bool,
+    /// How long an orderly end may take, in seconds.
+    pub drain_seconds: u64,
+    /// Files with the public keys (PEM, Ed25519) that tokens are signed with.
+    pub auth_keys: Vec<PathBuf>,
+    /// Settings of the public address.
+    pub gateway: GatewayConfig,
+    /// Limits of what may be sent.
+    pub sender: SenderConfig,
+    /// Settings of the fan-out.
+    pub generator: GeneratorConfig,
+    /// Settings of the delivery hosts.
+    pub delivery: HostConfig,
+    /// Settings of the message service.
+    pub messages: MessagesConfig,
+    /// Settings of the allocator.
+    pub allocator: AllocatorConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: "./data".into(),
+            listen: "127.0.0.1:8080".into(),
+            admin_listen: "127.0.0.1:8081".into(),
+            rpc_listen: "127.0.0.1:0".into(),
+            log: String::new(),
+            store: String::new(),
+            coordinator: String::new(),
+            partitions: 12,
+            host_id: String::new(),
+            advertised_url: String::new(),
+            log_filter: "info".into(),
+            log_json: false,
+            drain_seconds: 10,
+            auth_keys: Vec::new(),
+            gateway: GatewayConfig::default(),
+            sender: SenderConfig::default(),
+            generator: GeneratorConfig::default(),
+            delivery: HostConfig::default(),
+            messages: MessagesConfig::default(),
+            allocator: AllocatorConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Loads the configuration in its layers.
+    pub fn load(file: Option<&Path>, flags: &[(&str, String)]) -> anyhow::Result<Self> {
+        Ok(chaski_runtime::load(file, flags)?)
+    }
+
+    /// The backends.
+    pub fn urls(&self) -> anyhow::Result<Urls> {
+        let embedded = format!("embedded:{}", self.data.display());
+        let or_embedded =
+            |url: &str| if url.is_empty() { embedded.clone() } else { url.to_owned() };
+        Ok(Urls {
+            log: or_embedded(&self.log).parse().context("log")?,
+            store: or_embedded(&self.store).parse().context("store")?,
+            coordinator: or_embedded(&self.coordinator).parse().context("coordinator")?,
+        })
+    }
+
+    /// Where the development key is kept.
+    #[must_use]
+    pub fn dev_key(&self) -> PathBuf {
+        match std::env::var_os("CHASKI_DEV_KEY") {
+            Some(file) => file.into(),
+            None => self.data.join("dev-key.pem"),
+        }
+    }
+}

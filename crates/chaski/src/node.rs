@@ -1,0 +1,102 @@
+//! Composition: which services run in this process, and what each is given. The one place where
+//! services meet; they never import one another.
+
+mod parts;
+mod roles;
+
+pub use roles::{Role, Roles};
+
+use crate::config::Config;
+use anyhow::Context as _;
+use chaski_auth::DevKey;
+use chaski_runtime::{Readiness, Tasks, serve_admin};
+use parts::Parts;
+use std::{sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+
+/// A process that serves some roles: built, running, to be drained.
+pub struct Node {
+    tasks: Tasks,
+    readiness: Readiness,
+    parts: Arc<Parts>,
+    /// The public address it listens on.
+    pub public_url: String,
+    /// The development key, where this process is in development mode.
+    pub dev_key: Option<DevKey>,
+    drain: Duration,
+}
+
+impl Node {
+    /// Opens the backends, binds the addresses and starts the roles.
+    ///
+    /// In development mode a signing key is made on first use.
+    pub async fn start(config: Config, roles: &Roles, dev: bool) -> anyhow::Result<Self> {
+        let metrics = chaski_runtime::init_telemetry(&config.log_filter, config.log_json);
+        let tasks = Tasks::new();
+        let readiness = Readiness::default();
+        let started = readiness.gate("start");
+        let admin = bind(&config.admin_listen, "admin_listen").await?;
+        let (stop, ready) = (tasks.stop(), readiness.clone());
+        tasks.spawn("admin", serve_admin(admin, metrics, ready, stop));
+
+        let public = bind(&config.listen, "listen").await?;
+        let public_address = public.local_addr()?;
+        let dev_key = match dev {
+            true => Some(DevKey::load_or_create(config.dev_key())?),
+            false => None,
+        };
+        let drain = Duration::from_secs(config.drain_seconds);
+        let parts = Parts::open(config, roles, public_address, dev_key.as_ref()).await?;
+        let parts = Arc::new(parts);
+        Arc::clone(&parts).spawn(roles, &tasks, &readiness, public).await?;
+        started.open();
+        let public_url = format!("http://{public_address}");
+        Ok(Self { tasks, readiness, parts, public_url, dev_key, drain })
+    }
+
+    /// Waits until the process takes traffic; an error where a part of it fails first.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        let stop = self.tasks.stop();
+        let complain = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                tracing::info!(waiting = ?self.readiness.waiting(), "not ready yet");
+            }
+        };
+        tokio::select! {
+            () = self.readiness.ready() => Ok(()),
+            () = stop.cancelled() => anyhow::bail!("a part of the process failed before it was ready"),
+            () = complain => Ok(()),
+        }
+    }
+
+    /// Serves until a part fails or `signal` comes, then drains. An error is what failed.
+    pub async fn run_until(self, signal: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let stop = self.tasks.stop();
+        tokio::select! {
+            () = signal => tracing::info!("draining"),
+            () = stop.cancelled() => {}
+        }
+        self.parts.drain(self.drain / 2).await;
+        match self.tasks.shut_down(self.drain).await {
+            None => Ok(()),
+            Some(failure) => anyhow::bail!(failure),
+        }
+    }
+}
+
+async fn bind(address: &str, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} (configuration key {key})"))
+}
+
+/// SIGTERM or Ctrl-C.
+pub async fn end_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = term.recv() => Ok(()),
+        result = tokio::signal::ctrl_c() => Ok(result?),
+    }
+}

@@ -1,0 +1,352 @@
+//! The parts of a process: each service is local where its role is played here, else remote.
+
+use super::{Role, Roles};
+use crate::config::Config;
+use anyhow::Context as _;
+use chaski_api_gateway::{Gateway, moved_ws_router};
+use chaski_auth::{DevKey, Verifier};
+use chaski_backends::BackendOptions;
+use chaski_core::{Position, SourceId, placement::Placement};
+use chaski_delivery_service::{
+    generator::Generator,
+    host::{DeliveryHost, HostParts},
+};
+use chaski_host_allocator::{
+    Allocator, Assignments, Follower, Host, HostRegistration, Locator, Lookup, Role as Owner,
+};
+use chaski_message_service::MessageService;
+use chaski_ports::{Ports, ProducePolicy, Topic};
+use chaski_proto::v1::{hosts_server::Hosts, messages_server::Messages, sender_server::Sender};
+use chaski_rpc::{Endpoints, RemoteMessages, RemoteSender, Services};
+use chaski_runtime::{Owned, Readiness, Tasks};
+use chaski_sender_service::SenderService;
+use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::watch};
+
+/// The services of a process and what they stand on.
+pub(super) struct Parts {
+    config: Config,
+    ports: Ports,
+    placement: Placement,
+    source: SourceId,
+    host_id: String,
+    ws_url: String,
+    verifier: Arc<Verifier>,
+    followed: BTreeMap<Owner, Assignments>,
+    followers: parking_lot::Mutex<Vec<Follower>>,
+    endpoints: BTreeMap<Owner, Endpoints>,
+    sender: Arc<dyn Sender>,
+    messages: Arc<dyn Messages>,
+    own_messages: Option<Arc<MessageService>>,
+    hosts: Arc<dyn Hosts>,
+    delivery: Option<Arc<DeliveryHost>>,
+}
+
+impl Parts {
+    /// Opens the backends and builds the services; nothing runs yet.
+    pub(super) async fn open(
+        config: Config,
+        roles: &Roles,
+        public: SocketAddr,
+        dev_key: Option<&DevKey>,
+    ) -> anyhow::Result<Self> {
+        let urls = config.urls()?;
+        let ports = chaski_backends::open(&urls, &BackendOptions::default()).await?;
+        if dev_key.is_some() {
+            ports.log.create_topics(config.partitions).await?;
+        }
+        let partitions = ports
+            .log
+            .partitions(Topic::Recipients)
+            .await
+            .context("the topics are not there: `chaski migrate` makes them")?;
+        let placement = Placement::new(partitions);
+        let cluster = ports.log.cluster_id().await?;
+        let source = SourceId::of(&cluster, Topic::NewMessages.name(), Position::GENERATION);
+        let verifier = Arc::new(verifier(&config, dev_key)?);
+
+        let (mut followed, mut followers) = (BTreeMap::new(), Vec::new());
+        for owner in [Owner::Generator, Owner::Delivery, Owner::Messages, Owner::Sender] {
+            let coordinator = Arc::clone(&ports.coordinator);
+            let owned = if owner == Owner::Sender { 0 } else { partitions };
+            let (assignments, follower) =
+                Assignments::follow(coordinator, owner, owned, config.allocator.clone());
+            followed.insert(owner, assignments);
+            followers.push(follower);
+        }
+        let mut endpoints = BTreeMap::new();
+        let sender: Arc<dyn Sender> = if roles.has(Role::Sender) {
+            let (log, clock) = (Arc::clone(&ports.log), Arc::clone(&ports.clock));
+            Arc::new(SenderService::new(log, placement, clock, config.sender.clone()))
+        } else {
+            Arc::new(RemoteSender::new(
+                endpoints.entry(Owner::Sender).or_insert_with(Endpoints::default).clone(),
+            ))
+        };
+        let own_messages = if roles.has(Role::Messages) {
+            let producer = ports.log.producer(ProducePolicy::Forever)?;
+            let settings = config.messages.clone();
+            Some(Arc::new(MessageService::new(
+                ports.clone(),
+                producer,
+                placement,
+                source,
+                settings,
+            )))
+        } else {
+            None
+        };
+        let messages: Arc<dyn Messages> = match &own_messages {
+            Some(own) => Arc::clone(own) as _,
+            None => Arc::new(RemoteMessages::new(
+                endpoints.entry(Owner::Messages).or_insert_with(Endpoints::default).clone(),
+            )),
+        };
+        let lookup = Lookup::new(followed[&Owner::Delivery].clone(), placement);
+        let hosts: Arc<dyn Hosts> = Arc::new(Locator::new(lookup));
+        let parts = HostParts {
+            log: Arc::clone(&ports.log),
+            sender: Arc::clone(&sender),
+            messages: Arc::clone(&messages),
+            hosts: Arc::clone(&hosts),
+            verifier: Arc::clone(&verifier),
+            clock: Arc::clone(&ports.clock),
+            placement,
+        };
+        let delivery =
+            roles.has(Role::Delivery).then(|| DeliveryHost::new(parts, config.delivery.clone()));
+        let or = |text: &str, default: String| if text.is_empty() { default } else { text.into() };
+        Ok(Self {
+            host_id: or(&config.host_id, public.to_string().replace([':', '[', ']'], "-")),
+            ws_url: or(&config.advertised_url, format!("ws://{public}/v1/ws")),
+            config,
+            ports,
+            placement,
+            source,
+            verifier,
+            followed,
+            followers: followers.into(),
+            endpoints,
+            sender,
+            messages,
+            own_messages,
+            hosts,
+            delivery,
+        })
+    }
+
+    /// Starts everything that runs.
+    pub(super) async fn spawn(
+        self: Arc<Self>,
+        roles: &Roles,
+        tasks: &Tasks,
+        readiness: &Readiness,
+        public: TcpListener,
+    ) -> anyhow::Result<()> {
+        for follower in std::mem::take(&mut *self.followers.lock()) {
+            tasks.spawn("assignments", follower.run(tasks.stop()));
+        }
+        for (owner, endpoints) in &self.endpoints {
+            let found = readiness.gate(format!("a host of {owner}"));
+            tasks.spawn(
+                "endpoints",
+                follow_endpoints(self.followed[owner].clone(), endpoints.clone(), found),
+            );
+        }
+        let rpc_url = self.spawn_rpc(roles, tasks).await?;
+        if roles.has(Role::Allocator) {
+            let owners = Owner::OWNERS.map(|owner| (owner, self.placement.partitions()));
+            let coordinator = Arc::clone(&self.ports.coordinator);
+            let settings = self.config.allocator.clone();
+            let allocator = Allocator::new(coordinator, self.host_id.clone(), owners, settings);
+            tasks.spawn("allocator", allocator.run(tasks.stop()));
+        }
+        if roles.has(Role::Sender) {
+            self.register(Owner::Sender, tasks, &rpc_url);
+        }
+        if roles.has(Role::Messages)
+            && let Some(service) = self.own_messages.clone()
+        {
+            let (owned, all) = (self.owned(Owner::Messages, tasks, &rpc_url), tasks.clone());
+            tasks.spawn(Owner::Messages.name(), async move {
+                service.run(&all, owned).await;
+                Ok::<_, Infallible>(())
+            });
+        }
+        if roles.has(Role::Generator) {
+            let generator = Generator {
+                log: Arc::clone(&self.ports.log),
+                checkpoints: Arc::clone(&self.ports.checkpoints),
+                clock: Arc::clone(&self.ports.clock),
+                placement: self.placement,
+                source: self.source,
+                config: self.config.generator.clone(),
+            };
+            let (owned, all) = (self.owned(Owner::Generator, tasks, &rpc_url), tasks.clone());
+            tasks.spawn(Owner::Generator.name(), async move {
+                generator.run(&all, owned).await;
+                Ok::<_, Infallible>(())
+            });
+        }
+        if let Some(host) = self.delivery.clone() {
+            let (owned, all) = (self.owned(Owner::Delivery, tasks, &rpc_url), tasks.clone());
+            let warm = readiness.gate("delivery is warm");
+            tasks.spawn(Owner::Delivery.name(), async move {
+                host.run(&all, owned, warm).await;
+                Ok::<_, Infallible>(())
+            });
+        }
+        self.spawn_public(roles, tasks, public);
+        self.gate_on_owners(roles, tasks, readiness);
+        Ok(())
+    }
+
+    /// The public address: HTTP where this is a gateway, WebSockets where it is a delivery host.
+    fn spawn_public(&self, roles: &Roles, tasks: &Tasks, public: TcpListener) {
+        let settings = self.config.gateway.clone();
+        let clock = Arc::clone(&self.ports.clock);
+        let sockets = self.delivery.as_ref().map(|host| host.router());
+        let router = if roles.has(Role::Gateway) {
+            let (hosts, verifier) = (Arc::clone(&self.hosts), Arc::clone(&self.verifier));
+            let gateway = Gateway {
+                sender: Arc::clone(&self.sender),
+                messages: Arc::clone(&self.messages),
+                hosts: Arc::clone(&hosts),
+                verifier: Arc::clone(&verifier),
+                clock: Arc::clone(&clock),
+                config: settings.clone(),
+            };
+            let sockets = sockets
+                .unwrap_or_else(|| moved_ws_router(hosts, verifier, clock, settings.clone()));
+            chaski_api_gateway::router(gateway).merge(sockets)
+        } else if let Some(sockets) = sockets {
+            sockets
+        } else {
+            return;
+        };
+        let stop = tasks.stop();
+        tasks.spawn("public", async move {
+            chaski_api_gateway::serve(public, router, &settings, stop).await
+        });
+    }
+
+    /// Serves the local services to other processes; where others reach them.
+    async fn spawn_rpc(&self, roles: &Roles, tasks: &Tasks) -> anyhow::Result<String> {
+        let services = Services {
+            sender: roles.has(Role::Sender).then(|| Arc::clone(&self.sender)),
+            messages: self.own_messages.clone().map(|own| own as _),
+            hosts: roles.has(Role::Allocator).then(|| Arc::clone(&self.hosts)),
+        };
+        if services.sender.is_none() && services.messages.is_none() && services.hosts.is_none() {
+            return Ok(String::new());
+        }
+        let listener = super::bind(&self.config.rpc_listen, "rpc_listen").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        tasks.spawn("grpc", chaski_rpc::serve(listener, services, tasks.stop()));
+        Ok(url)
+    }
+
+    /// Says that this process plays the role; its session's end is this process's end.
+    fn register(&self, owner: Owner, tasks: &Tasks, rpc_url: &str) {
+        let ws_url = if owner == Owner::Delivery { self.ws_url.as_str() } else { "" };
+        let host = Host::new(self.host_id.clone(), ws_url, rpc_url);
+        let (coordinator, settings) =
+            (Arc::clone(&self.ports.coordinator), self.config.allocator.clone());
+        let stop = tasks.stop();
+        tasks.spawn(format!("registration/{owner}"), async move {
+            let here = async {
+                let registration =
+                    HostRegistration::register(coordinator, owner, &host, &settings).await?;
+                registration.lost().await;
+                anyhow::bail!("the coordinator's session has ended: start again")
+            };
+            tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                end = here => end,
+            }
+        });
+    }
+
+    /// Registers this process and follows which partitions it owns.
+    fn owned(&self, owner: Owner, tasks: &Tasks, rpc_url: &str) -> watch::Receiver<Owned> {
+        self.register(owner, tasks, rpc_url);
+        let (tell, owned) = watch::channel(Owned::new());
+        let mut assignments = self.followed[&owner].clone();
+        let (host_id, stop) = (self.host_id.clone(), tasks.stop());
+        tasks.spawn(format!("owned/{owner}"), async move {
+            loop {
+                let mine = assignments.mine(&host_id).into_iter().collect();
+                tell.send_if_modified(|owned| std::mem::replace(owned, mine) != *owned);
+                tokio::select! {
+                    () = stop.cancelled() => return Ok::<_, Infallible>(()),
+                    changed = assignments.changed() => if changed.is_err() { return Ok(()) },
+                }
+            }
+        });
+        owned
+    }
+
+    /// Ready only when every partition of what this process plays has an owner.
+    fn gate_on_owners(&self, roles: &Roles, tasks: &Tasks, readiness: &Readiness) {
+        let mut wanted = vec![Owner::Delivery];
+        wanted.extend(roles.has(Role::Generator).then_some(Owner::Generator));
+        wanted.extend(roles.has(Role::Messages).then_some(Owner::Messages));
+        for owner in wanted {
+            let gate = readiness.gate(format!("owners of all partitions of {owner}"));
+            let mut assignments = self.followed[&owner].clone();
+            let stop = tasks.stop();
+            tasks.spawn(format!("ready/{owner}"), async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    owned = assignments.all_owned() => if owned.is_ok() { gate.open() },
+                }
+                Ok::<_, Infallible>(())
+            });
+        }
+    }
+
+    /// Sends the clients of this process away.
+    pub(super) async fn drain(&self, patience: Duration) {
+        if let Some(host) = &self.delivery {
+            host.drain(patience).await;
+        }
+    }
+}
+
+/// Keeps the endpoints of a role as its hosts come and go.
+async fn follow_endpoints(
+    mut hosts: Assignments,
+    endpoints: Endpoints,
+    found: chaski_runtime::Gate,
+) -> anyhow::Result<()> {
+    loop {
+        let urls: Vec<String> = hosts
+            .hosts()
+            .iter()
+            .filter(|host| !host.rpc_url.is_empty())
+            .map(|host| host.rpc_url.to_string())
+            .collect();
+        endpoints.update(&urls)?;
+        if !urls.is_empty() {
+            found.open();
+        }
+        if hosts.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn verifier(config: &Config, dev_key: Option<&DevKey>) -> anyhow::Result<Verifier> {
+    let mut keys = Vec::new();
+    for file in &config.auth_keys {
+        let pem = std::fs::read_to_string(file);
+        keys.push(pem.with_context(|| format!("auth_keys: cannot read {}", file.display()))?);
+    }
+    keys.extend(dev_key.map(|key| key.public_pem().to_owned()));
+    anyhow::ensure!(
+        !keys.is_empty(),
+        "no key to check tokens with: set auth_keys to files with Ed25519 public keys (PEM), \
+         or use development mode (--dev)"
+    );
+    Ok(Verifier::new(keys)?)
+}

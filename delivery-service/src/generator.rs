@@ -1,0 +1,75 @@
+//! The fan-out: one worker for each owned partition of `new-messages` folds it and appends every
+//! recipient's record to `recipients`.
+//!
+//! At every moment a crash loses nothing: the cursor and the snapshots never pass the *frontier*,
+//! the highest offset of which all outputs are acknowledged; what is computed again after a
+//! restart is told from the first time by its origin (`chaski_core::origin`).
+
+mod checkpoint;
+mod config;
+mod frontier;
+mod worker;
+
+pub use config::GeneratorConfig;
+
+use chaski_core::{Partition, SourceId, placement::Placement};
+use chaski_ports::{CheckpointStore, Clock, ErrorKind, Log, PortError};
+use chaski_runtime::{CancellationToken, Owned, Tasks, run_owned};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The role's name in claims, watermarks and assignments.
+pub const ROLE: &str = "generator";
+
+/// What the workers share.
+#[derive(Clone)]
+pub struct Generator {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Snapshots and cursors.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Time, for alerts only: the fold has none.
+    pub clock: Arc<dyn Clock>,
+    /// Where users are placed.
+    pub placement: Placement,
+    /// Names this `new-messages` log.
+    pub source: SourceId,
+    /// Settings.
+    pub config: GeneratorConfig,
+}
+
+impl Generator {
+    /// Folds the owned partitions until the tasks stop.
+    pub async fn run(self, tasks: &Tasks, owned: watch::Receiver<Owned>) {
+        run_owned(tasks, ROLE, owned, |partition, epoch, stop| {
+            self.clone().fold_partition(partition, epoch, stop)
+        })
+        .await;
+    }
+
+    /// Folds one partition until `stop`; after a failure that may pass, starts again from the
+    /// last checkpoint.
+    async fn fold_partition(
+        self,
+        partition: Partition,
+        epoch: u64,
+        stop: CancellationToken,
+    ) -> Result<(), PortError> {
+        loop {
+            let error = match worker::run(&self, partition, epoch, &stop).await {
+                Ok(()) => return Ok(()),
+                // A conflict is a producer that died: the next run gets a new one.
+                Err(error) if !error.retryable() && error.kind != ErrorKind::Conflict => {
+                    return Err(error);
+                }
+                Err(error) => error,
+            };
+            metrics::counter!("chaski_generator_restarts_total").increment(1);
+            tracing::warn!(%partition, %error, cause = ?error.source, "the fan-out starts again from its checkpoint");
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(self.config.restart_delay()) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The worker of one partition: read, fold, append, follow, save.
+
+use super::{
+    Generator, ROLE,
+    checkpoint::{self, Checkpoint},
+    frontier::{self, Inflight},
+};
+use chaski_core::{
+    Law, Offset, Origin, Partition,
+    fold::Fold,
+    record::{Event, Output},
+    uphold,
+};
+use chaski_ports::{
+    Appending, ErrorKind, LogRecord, PortError, ProducePolicy, Producer, Record, Topic,
+};
+use chaski_proto::{EncodedEvent, SCHEMA, decode_command};
+use chaski_records::Undertaker;
+use chaski_runtime::CancellationToken;
+use futures::stream::{FuturesUnordered, StreamExt};
+use std::{pin::pin, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+
+/// How often the cursor is shown to the log's stock tools.
+const MIRROR_EVERY: Duration = Duration::from_secs(2);
+
+/// Folds the partition until `stop` or the first failure.
+pub(super) async fn run(
+    g: &Generator,
+    partition: Partition,
+    epoch: u64,
+    stop: &CancellationToken,
+) -> Result<(), PortError> {
+    // From the claim on, what an older owner saves counts less than what this one saves (L6).
+    let epoch = g.checkpoints.claim(ROLE, partition, epoch).await?.epoch;
+    let (fold, next) = checkpoint::restore(g, partition).await?;
+    tracing::info!(%partition, epoch, from = %next, "the fan-out starts");
+    let producer = g.log.producer(ProducePolicy::Forever)?;
+    let mut reader = g.log.reader(Topic::NewMessages, partition, next).await?;
+
+    let (inflight, followed) = mpsc::channel(g.config.inflight_max);
+    let (frontier, reached) = watch::channel(next.0.checked_sub(1).map(Offset));
+    let mut follower = pin!(frontier::follow(followed, frontier));
+
+    let snapshot_every = Duration::from_secs(g.config.snapshot_seconds);
+    let mut snapshot = interval_at(Instant::now() + snapshot_every, snapshot_every);
+    let mut mirror = interval_at(Instant::now() + MIRROR_EVERY, MIRROR_EVERY);
+    for interval in [&mut snapshot, &mut mirror] {
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
+    let last_seen = vec![None; g.placement.partitions() as usize];
+    let mut worker =
+        Worker { g, producer, partition, epoch, fold, last: None, prev: last_seen, inflight };
+    let mut saving = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            result = &mut follower => return result.and_then(|()| Err(follower_gone())),
+            Some(saved) = saving.next() => saved?,
+            _ = snapshot.tick(), if saving.is_empty() => {
+                let checkpoint = worker.checkpoint();
+                saving.extend(checkpoint.map(|c| save(g, partition, epoch, c, reached.clone())));
+            }
+            _ = mirror.tick() => {
+                let at = reached.borrow().map_or(next, Offset::next);
+                // For display only; the next one corrects a failure.
+                let _ = g.log.mirror("chaski.mirror.generator", Topic::NewMessages, &[(partition, at)]).await;
+            }
+            records = reader.next() => worker.take(records?, &mut follower).await?,
+        }
+    }
+    // The orderly end: what is on its way is waited for, and the state is saved.
+    let last = worker.checkpoint();
+    drop(worker);
+    follower.await?;
+    saving.extend(last.map(|c| save(g, partition, epoch, c, reached)));
+    while let Some(saved) = saving.next().await {
+        saved?;
+    }
+    Ok(())
+}
+
+/// Writes a checkpoint once the frontier has reached it.
+async fn save(
+    g: &Generator,
+    partition: Partition,
+    epoch: u64,
+    checkpoint: Checkpoint,
+    mut reached: watch::Receiver<Option<Offset>>,
+) -> Result<(), PortError> {
+    let as_of = checkpoint.as_of;
+    reached.wait_for(|f| f.is_some_and(|f| f >= as_of)).await.map_err(|_| follower_gone())?;
+    checkpoint.write(g, partition, epoch).await
+}
+
+fn follower_gone() -> PortError {
+    PortError::new(ErrorKind::Unknown, "an output of the fan-out was not acknowledged")
+}
+
+struct Worker<'a> {
+    g: &'a Generator,
+    /// Never gives up; of this incarnation.
+    producer: Arc<dyn Producer>,
+    partition: Partition,
+    epoch: u64,
+    fold: Fold,
+    /// The last input folded.
+    last: Option<Offset>,
+    /// What was last sent to each partition of `recipients` in this incarnation.
+    prev: Vec<Option<Origin>>,
+    inflight: mpsc::Sender<Inflight>,
+}
+
+impl Worker<'_> {
+    fn checkpoint(&mut self) -> Option<Checkpoint> {
+        self.last.map(|as_of| Checkpoint::take(&mut self.fold, self.epoch, as_of))
+    }
+
+    /// Folds a batch; while there is no room, the outputs on their way are followed.
+    async fn take<F>(&mut self, records: Vec<LogRecord>, follower: &mut F) -> Result<(), PortError>
+    where
+        F: Future<Output = Result<(), PortError>> + Unpin,
+    {
+        let mut outputs = Vec::new();
+        for record in records {
+            outputs.clear();
+            let offset = record.offset;
+            uphold!(
+                Law::L5,
+                self.last.is_none_or(|last| offset > last),
+                "the log went back to {offset}"
+            );
+            let appends = match decode_command(record.value.clone()) {
+                Ok(command) => {
+                    self.fold.apply(offset, command, &mut outputs);
+                    let all = self.append(offset, &outputs);
+                    tokio::select! {
+                        appends = all => appends?,
+                        result = &mut *follower => return result,
+                    }
+                }
+                Err(_) if record.key.starts_with(b"#") && record.value.is_empty() => Vec::new(),
+                Err(cause) => {
+                    let letters = Undertaker { producer: &*self.producer, role: ROLE };
+                    let place = (Topic::NewMessages, self.partition);
+                    letters.bury(place, &record, &cause, self.g.clock.now_ms())?.into()
+                }
+            };
+            metrics::counter!("chaski_generator_inputs_total").increment(1);
+            metrics::counter!("chaski_generator_outputs_total").increment(outputs.len() as u64);
+            self.last = Some(offset);
+            let input = Inflight { offset, outputs: appends };
+            tokio::select! {
+                sent = self.inflight.send(input) => {
+                    sent.map_err(|_| follower_gone())?;
+                }
+                result = &mut *follower => return result,
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the outputs of one input, in order; waits while the producer's queue is full.
+    async fn append(
+        &mut self,
+        offset: Offset,
+        outputs: &[Output],
+    ) -> Result<Vec<Appending>, PortError> {
+        let source = (self.g.source, self.partition, offset);
+        let mut appends = Vec::with_capacity(outputs.len());
+        let mut shared: Option<EncodedEvent> = None;
+        for output in outputs {
+            let event = match shared.take() {
+                Some(event) if matches!(output.event, Event::Message(_)) => event,
+                _ => EncodedEvent::of(output),
+            };
+            let prev = &mut self.prev[output.partition.0 as usize];
+            let (key, value) = event.for_output(output, source, *prev);
+            *prev = Some(Origin { offset, index: output.index });
+            let record = Record {
+                key,
+                value,
+                timestamp_ms: event.at_ms(),
+                record_type: event.record_type,
+                schema: SCHEMA,
+                traceparent: None,
+            };
+            shared = Some(event);
+            loop {
+                match self.producer.append(Topic::Recipients, output.partition, record.clone()) {
+                    Ok(appending) => break appends.push(appending),
+                    Err(error) if error.kind == ErrorKind::Full => {
+                        metrics::counter!("chaski_generator_full_total").increment(1);
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(appends)
+    }
+}

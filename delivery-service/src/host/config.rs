@@ -1,0 +1,50 @@
+//! Settings of the delivery host.
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of the delivery host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostConfig {
+    /// Memory of each owned partition for recent records, in bytes. A device that is further back
+    /// pages from the message service.
+    pub ring_bytes: usize,
+    /// How far a device's socket is fed before the next look at its commands, in bytes.
+    pub burst_bytes: usize,
+    /// How often a client must be heard of, in seconds; after twice this it is cut (4005).
+    pub heartbeat_seconds: u32,
+    /// How long a new socket has for `hello`, in seconds.
+    pub hello_seconds: u64,
+    /// How long a socket may take no bytes before it is cut as a slow consumer (4003), in seconds.
+    pub write_seconds: u64,
+    /// Most commands of one socket that are not yet answered; at the limit no more are read.
+    pub commands_inflight_max: usize,
+    /// Longest JSON frame, in bytes (1009 past it).
+    pub json_frame_bytes_max: usize,
+    /// Longest protobuf frame, in bytes (1009 past it).
+    pub protobuf_frame_bytes_max: usize,
+    /// How often the cursors that moved are saved, in milliseconds.
+    pub cursor_save_ms: u64,
+    /// Most cursors that wait to be saved; at the limit they are saved at once.
+    pub cursors_unsaved_max: usize,
+    /// How long a command waits for its chat's verdict, in milliseconds.
+    pub verdict_ms: u64,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 16 << 20,
+            burst_bytes: 64 << 10,
+            heartbeat_seconds: 30,
+            hello_seconds: 10,
+            write_seconds: 10,
+            commands_inflight_max: 64,
+            json_frame_bytes_max: 1_310_720,
+            protobuf_frame_bytes_max: 524_288,
+            cursor_save_ms: 2000,
+            cursors_unsaved_max: 10_000,
+            verdict_ms: 5000,
+        }
+    }
+}

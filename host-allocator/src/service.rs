@@ -1,0 +1,246 @@
+//! The allocator: one of many leads, watches the hosts of each role and assigns partitions.
+//!
+//! It keeps no state of its own: what is assigned stands in the coordinator, so a new leader goes
+//! on where the old one was cut off. Every write is conditional and takes place only while this
+//! process leads, so an old leader changes nothing (L6).
+
+use crate::{
+    AllocatorConfig, AllocatorError, Role, place,
+    znode::{ALLOCATOR, Assignment},
+};
+use chaski_core::Partition;
+use chaski_ports::{Coordinator, ErrorKind, Expect, Leadership, Node, PortError};
+use chaski_runtime::CancellationToken;
+use futures::future::try_join_all;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+use tokio::time::Instant;
+
+/// L8: so many reads or writes are on their way at once.
+const CALLS_MAX: usize = 32;
+
+/// How often a table that somebody else changed meanwhile is read again before giving up leading.
+const ROUNDS_MAX: usize = 3;
+
+/// Assigns partitions to hosts, while it leads.
+pub struct Allocator {
+    coordinator: Arc<dyn Coordinator>,
+    id: String,
+    roles: Vec<(Role, u32)>,
+    config: AllocatorConfig,
+}
+
+impl Allocator {
+    /// An allocator named `id` for these roles, each with its number of partitions.
+    pub fn new(
+        coordinator: Arc<dyn Coordinator>,
+        id: impl Into<String>,
+        roles: impl IntoIterator<Item = (Role, u32)>,
+        config: AllocatorConfig,
+    ) -> Self {
+        Self { coordinator, id: id.into(), roles: roles.into_iter().collect(), config }
+    }
+
+    /// Contends for leading and assigns while it leads, until cancelled.
+    ///
+    /// # Errors
+    /// Where the coordinator fails for good.
+    pub async fn run(self, cancel: CancellationToken) -> Result<(), AllocatorError> {
+        loop {
+            let ended = tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                ended = self.term() => ended,
+            };
+            match ended {
+                Ok(()) => tracing::warn!("leadership lost"),
+                Err(error) if error.retryable() || error.kind == ErrorKind::Conflict => {
+                    tracing::warn!(%error, "allocation interrupted");
+                }
+                Err(error) => return Err(error.into()),
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                () = tokio::time::sleep(self.config.retry()) => {}
+            }
+        }
+    }
+
+    /// From the wait for leading to its loss.
+    async fn term(&self) -> Result<(), PortError> {
+        let leadership = self.coordinator.lead(ALLOCATOR, &self.id).await?;
+        tracing::info!(id = self.id, "leading the allocation");
+        let _leading = Leading::new();
+        let governing = self.roles.iter().map(|(role, partitions)| {
+            let reign = Reign {
+                coordinator: &*self.coordinator,
+                leadership: &*leadership,
+                role: *role,
+                partitions: *partitions,
+                config: &self.config,
+            };
+            async move { reign.govern().await }
+        });
+        tokio::select! {
+            () = leadership.lost() => Ok(()),
+            ended = try_join_all(governing) => ended.map(drop),
+        }
+    }
+}
+
+/// Shows in the metrics that this process leads.
+struct Leading;
+
+impl Leading {
+    fn new() -> Self {
+        metrics::gauge!("chaski_allocator_leading").set(1.0);
+        Self
+    }
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        metrics::gauge!("chaski_allocator_leading").set(0.0);
+    }
+}
+
+/// The allocation of one role by the leader.
+struct Reign<'a> {
+    coordinator: &'a dyn Coordinator,
+    leadership: &'a dyn Leadership,
+    role: Role,
+    partitions: u32,
+    config: &'a AllocatorConfig,
+}
+
+/// What stands in the coordinator for one partition.
+struct Slot {
+    host: Option<Arc<str>>,
+    expect: Expect,
+}
+
+impl Reign<'_> {
+    /// Assigns, then again whenever the hosts change.
+    async fn govern(&self) -> Result<std::convert::Infallible, PortError> {
+        let mut hosts = self.coordinator.watch(&self.role.hosts()).await?;
+        let mut gone = HashMap::new();
+        loop {
+            // Read every time: an operator may have written since.
+            let mut slots = self.read().await?;
+            let alive = self.coordinator.children(&self.role.hosts()).await?;
+            let alive: BTreeSet<Arc<str>> = alive.into_iter().map(Arc::from).collect();
+            metrics::gauge!("chaski_allocator_hosts", "role" => self.role.name())
+                .set(alive.len() as f64);
+            let now = Instant::now();
+            self.note_missing(&mut gone, now, &alive, &slots);
+            let waited_for = gone.iter().filter(|(_, ends)| **ends > now);
+            let next = waited_for.clone().map(|(_, ends)| *ends).min();
+            let counted = waited_for.map(|(host, _)| Arc::clone(host));
+            let counted = alive.iter().cloned().chain(counted).collect();
+            self.assign(&mut slots, &counted).await?;
+            let grace_ends = async {
+                match next {
+                    Some(next) => tokio::time::sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = hosts.changed() => changed?,
+                () = grace_ends => {}
+            }
+        }
+    }
+
+    /// Keeps in `gone` the owners that are not there, each with the end of its grace.
+    fn note_missing(
+        &self,
+        gone: &mut HashMap<Arc<str>, Instant>,
+        now: Instant,
+        alive: &BTreeSet<Arc<str>>,
+        slots: &[Slot],
+    ) {
+        let owners = slots.iter().filter_map(|slot| slot.host.clone());
+        let missing: BTreeSet<_> = owners.filter(|owner| !alive.contains(owner)).collect();
+        gone.retain(|host, _| missing.contains(host));
+        for host in missing {
+            gone.entry(host).or_insert(now + self.config.grace());
+        }
+    }
+
+    async fn read(&self) -> Result<Vec<Slot>, PortError> {
+        let mut slots = Vec::new();
+        let all: Vec<_> = (0..self.partitions).map(Partition).collect();
+        for some in all.chunks(CALLS_MAX) {
+            let reads = some.iter().map(|partition| async move {
+                let path = self.role.assignment(*partition);
+                let node = self.coordinator.get(&path).await?;
+                Ok::<_, PortError>(self.slot(*partition, node.as_ref()))
+            });
+            slots.extend(try_join_all(reads).await?);
+        }
+        Ok(slots)
+    }
+
+    fn slot(&self, partition: Partition, node: Option<&Node>) -> Slot {
+        let Some(node) = node else {
+            return Slot { host: None, expect: Expect::Absent };
+        };
+        let host = Assignment::decode(&node.data).map(|assignment| assignment.host);
+        if let Err(error) = &host {
+            // Written anew, as if nobody owned it.
+            tracing::error!(role = %self.role, %partition, %error, "assignment cannot be read");
+        }
+        Slot { host: host.ok(), expect: Expect::Version(node.version) }
+    }
+
+    /// Writes what has to change for these hosts.
+    async fn assign(
+        &self,
+        slots: &mut Vec<Slot>,
+        hosts: &BTreeSet<Arc<str>>,
+    ) -> Result<(), PortError> {
+        for round in 1.. {
+            match self.write(slots, hosts).await {
+                // Not this leader's write: an operator's, or another leader has taken over.
+                Err(error) if error.kind == ErrorKind::Conflict && round < ROUNDS_MAX => {
+                    *slots = self.read().await?;
+                }
+                written => return written,
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&self, slots: &mut [Slot], hosts: &BTreeSet<Arc<str>>) -> Result<(), PortError> {
+        let current: Vec<_> = slots.iter().map(|slot| slot.host.clone()).collect();
+        let placed = place(&current, hosts);
+        let moved = (0..).map(Partition).zip(placed).zip(&current);
+        let moved: Vec<_> = moved
+            .filter(|((_, new), old)| new != *old)
+            .filter_map(|((partition, new), _)| Some((partition, new?)))
+            .collect();
+        for some in moved.chunks(CALLS_MAX) {
+            let expects = some.iter().map(|(p, _)| slots[p.0 as usize].expect);
+            let writes = some.iter().zip(expects).map(|((partition, host), expect)| {
+                let host = Arc::clone(host);
+                async move {
+                    let path = self.role.assignment(*partition);
+                    let data = Assignment { host }.encode();
+                    self.leadership.put(&path, data, expect).await
+                }
+            });
+            let written = try_join_all(writes).await?;
+            for ((partition, _), node) in some.iter().zip(&written) {
+                slots[partition.0 as usize] = self.slot(*partition, Some(node));
+            }
+        }
+        if !moved.is_empty() {
+            let role = self.role.name();
+            tracing::info!(role, moved = moved.len(), hosts = hosts.len(), "partitions assigned");
+            metrics::counter!("chaski_allocator_moves_total", "role" => role)
+                .increment(moved.len() as u64);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+//! Hosts, an allocator and the tables together, on the embedded coordinator.
+
+#![allow(clippy::unwrap_used, reason = "test code, helpers included")]
+
+use bytes::Bytes;
+use chaski_core::{Partition, UserId, placement::Placement};
+use chaski_embedded::{Embedded, EmbeddedOptions};
+use chaski_host_allocator::{
+    Allocator, AllocatorConfig, Assignments, Host, HostRegistration, Lookup, Role,
+};
+use chaski_ports::{Coordinator, Expect};
+use chaski_runtime::{CancellationToken, Tasks};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+const ROLE: Role = Role::Delivery;
+const PARTITIONS: u32 = 12;
+
+struct Scene {
+    coordinator: Arc<dyn Coordinator>,
+    table: Assignments,
+    config: AllocatorConfig,
+    tasks: Tasks,
+    _directory: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new(config: AllocatorConfig) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let embedded = Embedded::open(directory.path(), EmbeddedOptions::default()).unwrap();
+        let coordinator = embedded.coordinator();
+        let tasks = Tasks::new();
+        let (table, follower) =
+            Assignments::follow(Arc::clone(&coordinator), ROLE, PARTITIONS, config.clone());
+        tasks.spawn("follower", follower.run(tasks.stop()));
+        Self { coordinator, table, config, tasks, _directory: directory }
+    }
+
+    /// An allocator that ends with the token.
+    fn allocator(&self, id: &str) -> CancellationToken {
+        let cancel = self.tasks.stop().child_token();
+        let coordinator = Arc::clone(&self.coordinator);
+        let allocator = Allocator::new(coordinator, id, [(ROLE, PARTITIONS)], self.config.clone());
+        self.tasks.spawn(id, allocator.run(cancel.clone()));
+        cancel
+    }
+
+    async fn host(&self, id: &str) -> HostRegistration {
+        let host = Host::new(id, format!("ws://{id}/v1/ws"), "");
+        let coordinator = Arc::clone(&self.coordinator);
+        let registering = HostRegistration::register(coordinator, ROLE, &host, &self.config);
+        within("registering", registering).await.unwrap()
+    }
+
+    /// Waits until the hosts own so many partitions; gives owner and epoch of each.
+    async fn owned(&self, loads: &[(&str, usize)]) -> BTreeMap<Partition, (String, u64)> {
+        let mut table = self.table.clone();
+        let as_expected = async {
+            while loads.iter().any(|(host, load)| table.mine(host).len() != *load) {
+                table.changed().await.unwrap();
+            }
+        };
+        within(&format!("{loads:?}"), as_expected).await;
+        let owned = loads.iter().flat_map(|(host, _)| {
+            let mine = table.mine(host).into_iter();
+            mine.map(|(partition, epoch)| (partition, ((*host).to_owned(), epoch)))
+        });
+        owned.collect()
+    }
+
+    async fn end(self) {
+        let failure = self.tasks.shut_down(Duration::from_secs(10)).await;
+        assert_eq!(failure, None);
+    }
+}
+
+async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
+    let limit = Duration::from_secs(60);
+    let happened = tokio::time::timeout(limit, event).await;
+    happened.unwrap_or_else(|_| panic!("{what} did not come within {limit:?}"))
+}
+
+#[tokio::test]
+async fn partitions_follow_their_hosts() {
+    let scene = Scene::new(AllocatorConfig::default());
+    scene.allocator("a1");
+    let (h1, _h2) = (scene.host("h1").await, scene.host("h2").await);
+    let two = scene.owned(&[("h1", 6), ("h2", 6)]).await;
+    within("all owned", scene.table.clone().all_owned()).await.unwrap();
+
+    let h3 = scene.host("h3").await;
+    let three = scene.owned(&[("h1", 4), ("h2", 4), ("h3", 4)]).await;
+    for (partition, owner) in &three {
+        if owner.0 == "h3" {
+            assert!(owner.1 > two[partition].1, "a new owner has a greater epoch");
+        } else {
+            assert_eq!(owner, &two[partition], "nothing else moves");
+        }
+    }
+
+    drop(h1);
+    let without = scene.owned(&[("h1", 0), ("h2", 6), ("h3", 6)]).await;
+    let moved = without.iter().filter(|(p, owner)| three[p] != **owner);
+    assert_eq!(moved.count(), 4, "only what the lost host owned");
+
+    let placement = Placement::new(PARTITIONS);
+    let lookup = Lookup::new(scene.table.clone(), placement);
+    for user in ["alice", "bob", "carol"] {
+        let user: UserId = user.parse().unwrap();
+        let located = lookup.of_user(&user).unwrap();
+        let (host, epoch) = &without[&placement.of_user(&user)];
+        assert_eq!(located.partition, placement.of_user(&user));
+        assert_eq!((&*located.owner.host, located.owner.epoch), (&**host, *epoch));
+        assert_eq!(*located.owner.url, *format!("ws://{host}/v1/ws"));
+    }
+    drop(h3);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_new_leader_goes_on_where_the_old_one_was() {
+    let scene = Scene::new(AllocatorConfig::default());
+    let first = scene.allocator("a1");
+    let (_h1, h2) = (scene.host("h1").await, scene.host("h2").await);
+    let before = scene.owned(&[("h1", 6), ("h2", 6)]).await;
+
+    first.cancel();
+    drop(h2); // nobody leads, or the first one still does: either way it is noticed
+    scene.allocator("a2");
+    let after = scene.owned(&[("h1", 12)]).await;
+    let kept = after.iter().filter(|(partition, owner)| before[partition] == **owner);
+    assert_eq!(kept.count(), 6, "a new leader moves only what must move");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn what_an_operator_writes_is_taken_up() {
+    let scene = Scene::new(AllocatorConfig::default());
+    scene.allocator("a1");
+    let (_h1, h2) = (scene.host("h1").await, scene.host("h2").await);
+    let owned = scene.owned(&[("h1", 6), ("h2", 6)]).await;
+    let (partition, _) = owned.iter().find(|(_, owner)| owner.0 == "h1").unwrap();
+
+    let path = format!("/assignments/delivery/{:05}", partition.0);
+    let by_hand = Bytes::from_static(br#"{"host":"h2"}"#);
+    let put = scene.coordinator.put(&path, by_hand, Expect::Anything);
+    put.await.unwrap();
+    scene.owned(&[("h1", 5), ("h2", 7)]).await;
+
+    // The allocator does not know the new version of that node yet, and has to move it.
+    drop(h2);
+    scene.owned(&[("h1", 12)]).await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_host_that_comes_back_within_its_grace_keeps_its_partitions() {
+    let scene = Scene::new(AllocatorConfig { grace_ms: 30_000, ..AllocatorConfig::default() });
+    scene.allocator("a1");
+    let (h1, h2) = (scene.host("h1").await, scene.host("h2").await);
+    let before = scene.owned(&[("h1", 6), ("h2", 6)]).await;
+    tokio::time::pause(); // from here on time passes only where nothing else can happen
+
+    drop(h2);
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    let h2 = scene.host("h2").await;
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    assert_eq!(scene.owned(&[("h1", 6), ("h2", 6)]).await, before);
+
+    let gone_at = tokio::time::Instant::now();
+    drop(h2);
+    scene.owned(&[("h1", 12)]).await;
+    let waited = gone_at.elapsed().as_millis();
+    assert!((30_000..31_000).contains(&waited), "moved after {waited} ms");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_host_started_again_waits_for_its_older_session_to_end() {
+    let scene = Scene::new(AllocatorConfig::default());
+    let killed = scene.host("h1").await;
+    let mut again = Box::pin(scene.host("h1"));
+    let early = futures::poll!(&mut again);
+    assert!(early.is_pending(), "the older session is still there");
+    drop(killed);
+    drop(again.await);
+    scene.end().await;
+}

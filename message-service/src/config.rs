@@ -1,0 +1,42 @@
+//! Settings of the message service.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Settings of the message service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MessagesConfig {
+    /// How often a partition's watermark is saved while it moves, in milliseconds. Others that do
+    /// not own the partition see its progress this late.
+    pub watermark_ms: u64,
+    /// How long a read that carries a write token waits to see that write, in milliseconds.
+    pub read_your_write_ms: u64,
+    /// How long a pointer waits for the body it points to, in milliseconds.
+    pub body_wait_ms: u64,
+    /// After how long a hole in a generator's outputs raises an alert, in seconds.
+    pub hole_alert_seconds: u64,
+    /// Pause before starting again after a failure, in milliseconds.
+    pub restart_delay_ms: u64,
+}
+
+impl Default for MessagesConfig {
+    fn default() -> Self {
+        Self {
+            watermark_ms: 250,
+            read_your_write_ms: 1000,
+            body_wait_ms: 1000,
+            hole_alert_seconds: 5,
+            restart_delay_ms: 500,
+        }
+    }
+}
+
+impl MessagesConfig {
+    pub(crate) fn read_your_write(&self) -> Duration {
+        Duration::from_millis(self.read_your_write_ms)
+    }
+    pub(crate) fn body_wait(&self) -> Duration {
+        Duration::from_millis(self.body_wait_ms)
+    }
+}

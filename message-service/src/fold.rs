@@ -1,0 +1,200 @@
+//! The fold of one partition of `recipients` into the stores: read, filter, write, and only then
+//! move the watermark (L5).
+
+use crate::{ROLE, rows, service::MessageService};
+use chaski_core::{Partition, Position, Verdict, Watermark};
+use chaski_ports::{LogRecord, PortError, StoreBatch, Topic, WatermarkRow};
+use chaski_proto::{Malformed, RecipientEntry};
+use chaski_records::{ALERT_HOLE, Undertaker};
+use chaski_runtime::CancellationToken;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often the cursor is shown to the log's stock tools.
+const MIRROR_EVERY: Duration = Duration::from_secs(2);
+
+/// Folds the partition until `stop`; after a failure that may pass, starts again from the last
+/// watermark.
+pub(crate) async fn run(
+    service: &MessageService,
+    partition: Partition,
+    epoch: u64,
+    stop: CancellationToken,
+) -> Result<(), PortError> {
+    let result = loop {
+        let error = match fold(service, partition, epoch, &stop).await {
+            Err(error) if error.retryable() => error,
+            end => break end,
+        };
+        metrics::counter!("chaski_messages_restarts_total").increment(1);
+        tracing::warn!(%partition, %error, cause = ?error.source, "storing starts again from the last watermark");
+        tokio::select! {
+            () = stop.cancelled() => break Ok(()),
+            () = tokio::time::sleep(Duration::from_millis(service.config.restart_delay_ms)) => {}
+        }
+    };
+    service.progress.leave(partition);
+    result
+}
+
+async fn fold(
+    service: &MessageService,
+    partition: Partition,
+    epoch: u64,
+    stop: &CancellationToken,
+) -> Result<(), PortError> {
+    let rows = service
+        .ports
+        .checkpoints
+        .watermarks(ROLE, partition, 1)
+        .await?;
+    let mark = rows
+        .into_iter()
+        .next()
+        .map(|row| row.watermark)
+        .unwrap_or_default();
+    tracing::info!(%partition, epoch, from = %mark.next, "storing starts");
+    let mut reader = service
+        .ports
+        .log
+        .reader(Topic::Recipients, partition, mark.next)
+        .await?;
+    service.progress.advance(partition, &mark);
+    let mut fold = Fold {
+        service,
+        partition,
+        epoch,
+        saved: mark.clone(),
+        mark,
+        hole: None,
+    };
+    let every = Duration::from_millis(service.config.watermark_ms);
+    let (mut save_at, mut mirror_at) = (Instant::now() + every, Instant::now() + MIRROR_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return fold.save().await,
+            () = tokio::time::sleep_until(save_at), if fold.saved != fold.mark => {
+                fold.save().await?;
+                save_at = Instant::now() + every;
+                if Instant::now() >= mirror_at {
+                    mirror_at = Instant::now() + MIRROR_EVERY;
+                    let at = [(partition, fold.mark.next)];
+                    // For display only; the next one corrects a failure.
+                    let _ = service.ports.log.mirror("chaski.mirror.messages", Topic::Recipients, &at).await;
+                }
+            }
+            records = reader.next() => fold.take(records?).await?,
+        }
+    }
+}
+
+struct Fold<'a> {
+    service: &'a MessageService,
+    partition: Partition,
+    epoch: u64,
+    mark: Watermark,
+    saved: Watermark,
+    /// Since when records wait behind a hole, and whether that was told.
+    hole: Option<(Instant, bool)>,
+}
+
+impl Fold<'_> {
+    /// Stores a batch of records; on return its rows are durable and may be read.
+    async fn take(&mut self, records: Vec<LogRecord>) -> Result<(), PortError> {
+        let mut batch = StoreBatch::default();
+        // The watermark moves only once the rows are durable.
+        let mut mark = self.mark.clone();
+        for record in &records {
+            if let Err(cause) = self.apply(&mut batch, &mut mark, record) {
+                self.bury(record, &cause).await?;
+            }
+            mark.next = record.offset.next();
+        }
+        metrics::counter!("chaski_stored_records_total").increment(records.len() as u64);
+        metrics::counter!("chaski_stored_rows_total")
+            .increment((batch.inbox.len() + batch.messages.len()) as u64);
+        self.service.ports.messages.write(batch).await?;
+        self.service.progress.advance(self.partition, &mark);
+        self.mark = mark;
+        self.tell_hole().await
+    }
+
+    fn apply(
+        &mut self,
+        batch: &mut StoreBatch,
+        mark: &mut Watermark,
+        record: &LogRecord,
+    ) -> Result<(), Malformed> {
+        let entry = RecipientEntry::decode(record.value.clone())?;
+        let Some((source, origin)) = entry.origin else {
+            return Ok(());
+        };
+        match mark.admit(source, origin, entry.prev) {
+            Verdict::Apply => {
+                self.hole = None;
+                rows::add(batch, self.partition, record.offset, &entry)
+            }
+            Verdict::Repeat => {
+                metrics::counter!("chaski_repeats_total", "role" => ROLE).increment(1);
+                Ok(())
+            }
+            Verdict::Hole => {
+                metrics::counter!("chaski_holes_total", "role" => ROLE).increment(1);
+                self.hole.get_or_insert((Instant::now(), false));
+                Ok(())
+            }
+        }
+    }
+
+    async fn bury(&self, record: &LogRecord, cause: &Malformed) -> Result<(), PortError> {
+        let undertaker = Undertaker {
+            producer: &*self.service.producer,
+            role: ROLE,
+        };
+        let place = (Topic::Recipients, self.partition);
+        for append in undertaker.bury(place, record, cause, self.service.ports.clock.now_ms())? {
+            append.await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_hole(&mut self) -> Result<(), PortError> {
+        let patience = Duration::from_secs(self.service.config.hole_alert_seconds);
+        if let Some((since, told @ false)) = &mut self.hole
+            && since.elapsed() >= patience
+        {
+            *told = true;
+            let at = Position::at(self.mark.next);
+            let detail = format!(
+                "partition {} waits behind a hole at position {at}",
+                self.partition
+            );
+            let undertaker = Undertaker {
+                producer: &*self.service.producer,
+                role: ROLE,
+            };
+            let key = format!("recipients/{}", self.partition);
+            undertaker
+                .alert(ALERT_HOLE, key, detail, self.service.ports.clock.now_ms())?
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn save(&mut self) -> Result<(), PortError> {
+        if self.saved != self.mark {
+            let row = WatermarkRow {
+                epoch: self.epoch,
+                watermark: self.mark.clone(),
+            };
+            self.service
+                .ports
+                .checkpoints
+                .save_watermark(ROLE, self.partition, &row)
+                .await?;
+            self.saved = self.mark.clone();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+//! Every wire and stored type, once: the schema is `proto/chaski/v1/*.proto`; this crate is what
+//! is generated from it, its JSON mapping, and the conversions to and from the domain values of
+//! `chaski-core`.
+//!
+//! Must not know: who sends or stores these, and what is done with them.
+
+/// The generated messages, their JSON mapping and the service traits.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::unwrap_used
+)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/chaski.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/client_frame.serde.rs"));
+    include!(concat!(env!("OUT_DIR"), "/serde.rs"));
+}
+
+mod codec;
+mod frame;
+mod problem;
+mod stored;
+mod timestamp;
+mod token;
+
+pub use codec::{EncodedEvent, Malformed, RecipientEntry, SCHEMA, decode_command, encode_command};
+pub use frame::{FrameError, client_frame, event_body, new_message, rejected_event};
+pub use problem::Problem;
+pub use stored::{decode_bucket, encode_bucket, watermark_from_proto, watermark_to_proto};
+pub use timestamp::Timestamp;
+pub use token::WriteToken;
+
+/// The compiled schema (a `FileDescriptorSet`), for the breaking-change check.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
