@@ -8,7 +8,7 @@ use chaski_proto::{Malformed, RecipientEntry};
 use chaski_records::{ALERT_HOLE, Undertaker};
 use chaski_runtime::CancellationToken;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// How often the cursor is shown to the log's stock tools.
 const MIRROR_EVERY: Duration = Duration::from_secs(2);
@@ -69,7 +69,10 @@ async fn fold(
         hole: None,
     };
     let every = Duration::from_millis(service.config.watermark_ms);
-    let (mut save_at, mut mirror_at) = (Instant::now() + every, Instant::now() + MIRROR_EVERY);
+    let mut save_at = Instant::now() + every;
+    let mut mirror = interval(MIRROR_EVERY);
+    mirror.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut mirrored = None;
     loop {
         tokio::select! {
             biased;
@@ -77,14 +80,14 @@ async fn fold(
             () = tokio::time::sleep_until(save_at), if fold.saved != fold.mark => {
                 fold.save().await?;
                 save_at = Instant::now() + every;
-                if Instant::now() >= mirror_at {
-                    mirror_at = Instant::now() + MIRROR_EVERY;
-                    let at = [(partition, fold.mark.next)];
-                    // For display only; the next one corrects a failure.
-                    let _ = service.ports.log.mirror("chaski.mirror.messages", Topic::Recipients, &at).await;
-                }
             }
             records = reader.next() => fold.take(records?).await?,
+            _ = mirror.tick(), if mirrored != Some(fold.mark.next) => {
+                mirrored = Some(fold.mark.next);
+                let at = [(partition, fold.mark.next)];
+                // For display only; the next one corrects a failure.
+                let _ = service.ports.log.mirror("chaski.mirror.messages", Topic::Recipients, &at).await;
+            }
         }
     }
 }

@@ -5,7 +5,10 @@ use crate::{
     v1::{self, client_frame::Command, content, new_message, recipients_record, server_frame},
 };
 use bytes::Bytes;
-use prost::Message as _;
+use prost::{
+    DecodeError, Message as _,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+};
 
 /// A frame that cannot be taken: which one (0 where no id could be read) and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,12 +27,45 @@ pub fn client_frame(bytes: &Bytes, json: bool) -> Result<v1::ClientFrame, FrameE
             message: error.to_string(),
         })?
     } else {
-        v1::ClientFrame::decode(bytes.clone()).map_err(|error| FrameError {
-            id: 0,
-            message: error.to_string(),
-        })?
+        binary_frame(bytes)?
     };
     check(frame)
+}
+
+/// The first field of `ClientFrame` that is a command; those below are for what stands beside one.
+const COMMANDS_FROM: u32 = 10;
+
+/// Protobuf drops a command that it does not know and lets a second one replace the first, so the
+/// fields are looked through before.
+fn binary_frame(bytes: &Bytes) -> Result<v1::ClientFrame, FrameError> {
+    let (mut id, mut commands) = (0, 0);
+    let mut rest = &bytes[..];
+    let mut field = || {
+        let (tag, wire) = decode_key(&mut rest)?;
+        if (tag, wire) == (1, WireType::Varint) {
+            id = u32::try_from(decode_varint(&mut rest)?).unwrap_or_default();
+        } else {
+            commands += u32::from(tag >= COMMANDS_FROM);
+            skip_field(wire, tag, &mut rest, DecodeContext::default())?;
+        }
+        Ok::<_, DecodeError>(!rest.is_empty())
+    };
+    let looked_through = loop {
+        match field() {
+            Ok(true) => {}
+            Ok(false) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    let wrong = |message: &str| FrameError { id, message: message.into() };
+    looked_through.map_err(|error| wrong(&error.to_string()))?;
+    let frame =
+        v1::ClientFrame::decode(bytes.clone()).map_err(|error| wrong(&error.to_string()))?;
+    match (commands, &frame.command) {
+        (2.., _) => Err(wrong("a frame has at most one command")),
+        (1, None) => Err(wrong("this server does not know this command")),
+        _ => Ok(frame),
+    }
 }
 
 fn check(frame: v1::ClientFrame) -> Result<v1::ClientFrame, FrameError> {

@@ -165,10 +165,7 @@ impl Client {
                 },
             };
             self.session.check(now);
-            let deadline = self
-                .session
-                .check_at()
-                .map_or(deadline, |at| deadline.min(at));
+            let deadline = self.session.check_at().map_or(deadline, |at| deadline.min(at));
             if self.timer.deadline() != deadline {
                 self.timer.as_mut().reset(deadline);
             }
@@ -181,10 +178,8 @@ impl Client {
     fn connect(&mut self, now: Instant) {
         let uri = self.moved_to.as_ref().unwrap_or(&self.home).clone();
         let opening = transport::open(uri, self.config.format, self.config.tokens.clone());
-        self.state = State::Connecting {
-            opening: Box::pin(opening),
-            by: now + self.config.connect_timeout,
-        };
+        self.state =
+            State::Connecting { opening: Box::pin(opening), by: now + self.config.connect_timeout };
     }
 
     fn opened(&mut self, opened: Result<Opened, Lost>, by: Instant, now: Instant) {
@@ -210,11 +205,7 @@ impl Client {
             Ended::Moved { url, retry_after } => match socket_url(&url) {
                 Ok(uri) => self.moved(uri, retry_after, now),
                 Err(error) => {
-                    self.lost(
-                        Lost::For(Disconnect::Unreadable(error.to_string())),
-                        None,
-                        now,
-                    );
+                    self.lost(Lost::For(Disconnect::Unreadable(error.to_string())), None, now);
                 }
             },
             Ended::Lost(lost, retry_after) => {
@@ -265,8 +256,7 @@ impl Client {
     fn wait(&mut self, cause: Disconnect, retry_in: Duration, now: Instant) {
         tracing::debug!(%cause, ?retry_in, user = self.config.user, "disconnected");
         self.session.disconnected();
-        self.session
-            .push_event(Event::Disconnected { cause, retry_in });
+        self.session.push_event(Event::Disconnected { cause, retry_in });
         self.state = State::Waiting(now + retry_in);
     }
 

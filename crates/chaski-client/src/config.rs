@@ -59,18 +59,8 @@ impl Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            url,
-            user,
-            device,
-            format,
-            resume_after,
-            ..
-        } = self;
-        write!(
-            f,
-            "Config {{ {url} {user}/{device} {format:?} resume_after {resume_after:?} }}"
-        )
+        let Self { url, user, device, format, resume_after, .. } = self;
+        write!(f, "Config {{ {url} {user}/{device} {format:?} resume_after {resume_after:?} }}")
     }
 }
 
@@ -140,10 +130,7 @@ impl TokenProvider {
     /// Always the same token.
     #[must_use]
     pub fn fixed(bearer: impl Into<String>) -> Self {
-        let token = Token {
-            bearer: bearer.into(),
-            renew_in: None,
-        };
+        let token = Token { bearer: bearer.into(), renew_in: None };
         Self::local(move || Ok(token.clone()))
     }
 
@@ -154,13 +141,8 @@ impl TokenProvider {
 
 /// The WebSocket address that `url` means.
 pub(crate) fn socket_url(url: &str) -> Result<Uri, Error> {
-    let bad = |why: &str| Error::BadUrl {
-        url: url.into(),
-        why: why.into(),
-    };
-    let uri: Uri = url
-        .parse()
-        .map_err(|error: ::http::uri::InvalidUri| bad(&error.to_string()))?;
+    let bad = |why: &str| Error::BadUrl { url: url.into(), why: why.into() };
+    let uri: Uri = url.parse().map_err(|error: ::http::uri::InvalidUri| bad(&error.to_string()))?;
     let scheme = match uri.scheme_str() {
         Some("http" | "ws") => "ws",
         Some("https" | "wss") => return Err(Error::TlsNotBuilt),
@@ -171,10 +153,7 @@ pub(crate) fn socket_url(url: &str) -> Result<Uri, Error> {
         "" | "/" => "/v1/ws",
         path => path,
     };
-    let built = Uri::builder()
-        .scheme(scheme)
-        .authority(authority.as_str())
-        .path_and_query(path);
+    let built = Uri::builder().scheme(scheme).authority(authority.as_str()).path_and_query(path);
     built.build().map_err(|error| bad(&error.to_string()))
 }
 

@@ -1,12 +1,13 @@
-//! The reads over HTTP that stand beside the socket: a chat's history and a user's inbox.
+//! The calls over HTTP that stand beside the socket: a chat's history, a user's inbox, and a send
+//! for who wants no socket.
 
 use crate::{config::TokenProvider, error::HttpError};
-use chaski_proto::v1::{ChatUpdate, NewMessage, ServerFrame};
+use chaski_proto::v1::{ChatUpdate, MessageAccepted, NewMessage, SendMessage, ServerFrame};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::time::Duration;
 
-/// Reads over HTTP. Clones share one pool of connections.
+/// Calls over HTTP. Clones share one pool of connections.
 #[derive(Clone)]
 pub struct Http {
     base: String,
@@ -48,13 +49,8 @@ impl Http {
     /// # Errors
     /// The machine's HTTP set-up is broken.
     pub fn new(base: &str) -> Result<Self, HttpError> {
-        let client = reqwest::Client::builder()
-            .timeout(Duration::from_secs(30))
-            .build()?;
-        Ok(Self {
-            base: base.trim_end_matches('/').to_owned(),
-            client,
-        })
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?;
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), client })
     }
 
     /// A slice of a chat in chat order, from behind `after` on (0: from the beginning).
@@ -68,22 +64,53 @@ impl Http {
         after: u64,
         limit: u32,
     ) -> Result<Page<HistoryRow>, HttpError> {
+        let path = format!("/v1/chats/{chat_id}/messages?after={after}&limit={limit}");
+        self.history_page(tokens, &path).await
+    }
+
+    /// The newest places of a chat, in chat order; `next` is of no use.
+    ///
+    /// # Errors
+    /// See [`HttpError`].
+    pub async fn newest(
+        &self,
+        tokens: &TokenProvider,
+        chat_id: &str,
+        limit: u32,
+    ) -> Result<Page<HistoryRow>, HttpError> {
+        let path = format!("/v1/chats/{chat_id}/messages?limit={limit}");
+        self.history_page(tokens, &path).await
+    }
+
+    /// Sends a message, once: after [`HttpError::Transport`] and 503 it may have been taken, and
+    /// sending the same again does no harm.
+    ///
+    /// # Errors
+    /// See [`HttpError`].
+    pub async fn send_message(
+        &self,
+        tokens: &TokenProvider,
+        message: &SendMessage,
+    ) -> Result<MessageAccepted, HttpError> {
+        let token = tokens.ask().await.map_err(HttpError::NoToken)?;
+        let url = format!("{}/v1/messages", self.base);
+        let request = self.client.post(url).bearer_auth(token.bearer).json(message);
+        read(request.send().await?).await
+    }
+
+    async fn history_page(
+        &self,
+        tokens: &TokenProvider,
+        path: &str,
+    ) -> Result<Page<HistoryRow>, HttpError> {
         #[derive(Deserialize)]
         struct Answer {
             messages: Vec<Value>,
             next: Option<Number>,
         }
-        let path = format!("/v1/chats/{chat_id}/messages?after={after}&limit={limit}");
-        let answer: Answer = self.get(tokens, &path).await?;
-        let items = answer
-            .messages
-            .into_iter()
-            .map(history_row)
-            .collect::<Result<_, _>>()?;
-        Ok(Page {
-            items,
-            next: answer.next.map(|n| n.0),
-        })
+        let answer: Answer = self.get(tokens, path).await?;
+        let items = answer.messages.into_iter().map(history_row).collect::<Result<_, _>>()?;
+        Ok(Page { items, next: answer.next.map(|n| n.0) })
     }
 
     /// A slice of the user's events, from behind the position `after` on.
@@ -103,10 +130,7 @@ impl Http {
         }
         let path = format!("/v1/inbox?after={after}&limit={limit}");
         let answer: Answer = self.get(tokens, &path).await?;
-        Ok(Page {
-            items: answer.events,
-            next: answer.next.map(|n| n.0),
-        })
+        Ok(Page { items: answer.events, next: answer.next.map(|n| n.0) })
     }
 
     async fn get<T: DeserializeOwned>(
@@ -115,28 +139,23 @@ impl Http {
         path: &str,
     ) -> Result<T, HttpError> {
         let token = tokens.ask().await.map_err(HttpError::NoToken)?;
-        let request = self
-            .client
-            .get(format!("{}{path}", self.base))
-            .bearer_auth(token.bearer);
-        let answer = request.send().await?;
-        let status = answer.status();
-        let body = answer.bytes().await?;
-        if status.is_success() {
-            return Ok(serde_json::from_slice(&body)?);
-        }
-        #[derive(Deserialize)]
-        struct Problem {
-            code: String,
-        }
-        let code = serde_json::from_slice::<Problem>(&body)
-            .map(|p| p.code)
-            .unwrap_or_default();
-        Err(HttpError::Problem {
-            status: status.as_u16(),
-            code,
-        })
+        let request = self.client.get(format!("{}{path}", self.base)).bearer_auth(token.bearer);
+        read(request.send().await?).await
     }
+}
+
+async fn read<T: DeserializeOwned>(answer: reqwest::Response) -> Result<T, HttpError> {
+    let status = answer.status();
+    let body = answer.bytes().await?;
+    if status.is_success() {
+        return Ok(serde_json::from_slice(&body)?);
+    }
+    #[derive(Deserialize)]
+    struct Problem {
+        code: String,
+    }
+    let code = serde_json::from_slice::<Problem>(&body).map(|p| p.code).unwrap_or_default();
+    Err(HttpError::Problem { status: status.as_u16(), code })
 }
 
 /// A 64-bit number, which comes as a string.
@@ -144,9 +163,7 @@ struct Number(u64);
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        number(&Value::deserialize(deserializer)?)
-            .map(Self)
-            .map_err(serde::de::Error::custom)
+        number(&Value::deserialize(deserializer)?).map(Self).map_err(serde::de::Error::custom)
     }
 }
 
@@ -163,9 +180,7 @@ fn history_row(mut value: Value) -> Result<HistoryRow, serde_json::Error> {
     let item = if value["hidden"] == Value::Bool(true) {
         HistoryItem::Hidden
     } else if value["chatUpdate"].is_object() {
-        HistoryItem::ChatUpdate(Box::new(serde_json::from_value(
-            value["chatUpdate"].take(),
-        )?))
+        HistoryItem::ChatUpdate(Box::new(serde_json::from_value(value["chatUpdate"].take())?))
     } else {
         HistoryItem::Message(Box::new(serde_json::from_value(value)?))
     };
@@ -182,16 +197,11 @@ mod tests {
         let row = |value| history_row(value).unwrap();
         let message = row(json!({"seq": "2", "chatId": "g.1", "messageId": "ab", "text": "é"}));
         assert_eq!(message.seq, 2);
-        let HistoryItem::Message(message) = message.item else {
-            panic!("{message:?}")
-        };
+        let HistoryItem::Message(message) = message.item else { panic!("{message:?}") };
         assert_eq!((message.seq, message.message_id.as_str()), (2, "ab"));
         let update = row(json!({"seq": "1", "chatUpdate": {"chatId": "g.1", "seq": "1"}}));
         assert!(matches!(update.item, HistoryItem::ChatUpdate(u) if u.seq == 1));
-        assert_eq!(
-            row(json!({"seq": 7, "hidden": true})).item,
-            HistoryItem::Hidden
-        );
+        assert_eq!(row(json!({"seq": 7, "hidden": true})).item, HistoryItem::Hidden);
         assert!(history_row(json!({"hidden": true})).is_err());
         assert!(history_row(json!([])).is_err());
     }

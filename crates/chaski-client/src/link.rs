@@ -17,7 +17,10 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::{Error as WsError, Message, error::CapacityError};
+use tokio_tungstenite::tungstenite::{
+    Error as WsError, Message,
+    error::{CapacityError, ProtocolError},
+};
 
 /// How long a draining host may still answer what is in flight.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
@@ -87,8 +90,7 @@ impl Link {
         now: Instant,
     ) -> Poll<Result<(), Ended>> {
         session.check(now);
-        self.poll_write(session, cx, now)
-            .map_err(|lost| Ended::Lost(lost, None))?;
+        self.poll_write(session, cx, now).map_err(|lost| Ended::Lost(lost, None))?;
         match Pin::new(&mut self.socket).poll_next(cx) {
             Poll::Ready(Some(Ok(message))) => {
                 self.last_received = now;
@@ -132,9 +134,7 @@ impl Link {
     /// authenticate) come here without `poll_ready`: the write buffer has room for them.
     fn write(&mut self, frame: &ClientFrame, now: Instant) -> Result<(), Lost> {
         let message = transport::encode(frame, self.format);
-        Pin::new(&mut self.socket)
-            .start_send(message)
-            .map_err(broken)?;
+        Pin::new(&mut self.socket).start_send(message).map_err(broken)?;
         self.needs_flush = true;
         self.last_sent = now;
         Ok(())
@@ -207,11 +207,7 @@ impl Link {
     ) -> Poll<Result<(), Ended>> {
         let silent = |why| Poll::Ready(Err(Ended::Lost(Lost::For(Disconnect::Silent(why)), None)));
         if self.welcomed_at.is_none() {
-            return if now >= self.welcome_by {
-                silent("no welcome")
-            } else {
-                Poll::Pending
-            };
+            return if now >= self.welcome_by { silent("no welcome") } else { Poll::Pending };
         }
         if let Some((until, _)) = self.drain
             && (now >= until || session.in_flight() == 0)
@@ -262,15 +258,10 @@ impl Link {
             return self.welcome_by;
         };
         let quiet = self.ping_at().min(self.last_received + 2 * self.heartbeat);
-        [
-            session.ack_due(),
-            session.check_at(),
-            self.renew_at,
-            self.drain.map(|(until, _)| until),
-        ]
-        .into_iter()
-        .flatten()
-        .fold(quiet, Instant::min)
+        [session.ack_due(), session.check_at(), self.renew_at, self.drain.map(|(until, _)| until)]
+            .into_iter()
+            .flatten()
+            .fold(quiet, Instant::min)
     }
 
     /// Acknowledges what was taken and closes in order, within a second.
@@ -278,9 +269,7 @@ impl Link {
         let ack = session.ack().filter(|_| self.welcomed_at.is_some());
         let closing = async {
             if let Some(frame) = ack {
-                self.socket
-                    .feed(transport::encode(&frame, self.format))
-                    .await?;
+                self.socket.feed(transport::encode(&frame, self.format)).await?;
             }
             self.socket.close(None).await?;
             // Until the server's close frame: a socket dropped with unread bytes is reset, and
@@ -297,9 +286,11 @@ impl Link {
 /// What a broken socket means.
 fn broken(error: WsError) -> Lost {
     match error {
-        WsError::Capacity(CapacityError::MessageTooLong { .. }) => Lost::For(
-            Disconnect::Unreadable("a message over the size limit".into()),
-        ),
+        WsError::Capacity(CapacityError::MessageTooLong { .. }) => {
+            Lost::For(Disconnect::Unreadable("a message over the size limit".into()))
+        }
+        // A process that was killed says no goodbye.
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Lost::io(error),
         WsError::Protocol(_) | WsError::Utf8(_) => {
             Lost::For(Disconnect::Unreadable(error.to_string()))
         }

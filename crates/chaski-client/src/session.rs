@@ -166,13 +166,8 @@ impl Session {
         if bytes > bytes_max {
             return Err(SendError::TooLarge { bytes, bytes_max });
         }
-        let (
-            ClientFrame {
-                command: Some(command),
-                ..
-            },
-            true,
-        ) = (widest, self.pending.len() < self.commands_max)
+        let (ClientFrame { command: Some(command), .. }, true) =
+            (widest, self.pending.len() < self.commands_max)
         else {
             return Err(SendError::OutboxFull);
         };
@@ -186,14 +181,7 @@ impl Session {
         self.pending_bytes += bytes;
         self.pending.insert(
             frame,
-            Pending {
-                id,
-                command,
-                bytes,
-                sent_at: None,
-                retry_at: None,
-                gives_up_at,
-            },
+            Pending { id, command, bytes, sent_at: None, retry_at: None, gives_up_at },
         );
         self.queue.push_back(frame);
         self.check_by(gives_up_at);
@@ -234,10 +222,7 @@ impl Session {
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.pending
-            .values()
-            .filter(|p| p.sent_at.is_some())
-            .count()
+        self.pending.values().filter(|p| p.sent_at.is_some()).count()
     }
 
     pub(crate) fn repeats_ignored(&self) -> u64 {
@@ -250,16 +235,8 @@ impl Session {
         self.hello_id = self.frame_id();
         // `resumeAfter` counts as an ack.
         self.told();
-        let hello = Hello {
-            token: None,
-            device_id: self.device.clone(),
-            resume_after: self.taken,
-        };
-        ClientFrame {
-            id: self.hello_id,
-            ack: None,
-            command: Some(Command::Hello(hello)),
-        }
+        let hello = Hello { token: None, device_id: self.device.clone(), resume_after: self.taken };
+        ClientFrame { id: self.hello_id, ack: None, command: Some(Command::Hello(hello)) }
     }
 
     pub(crate) fn authenticate(&mut self, token: String) -> ClientFrame {
@@ -289,10 +266,7 @@ impl Session {
             }
             return Some(self.frame(frame, Some(command)));
         }
-        self.ack_due()
-            .is_some_and(|due| due <= now)
-            .then(|| self.ack())
-            .flatten()
+        self.ack_due().is_some_and(|due| due <= now).then(|| self.ack()).flatten()
     }
 
     /// The ack that is owed, if any, due or not.
@@ -304,21 +278,13 @@ impl Session {
 
     pub(crate) fn ack_due(&self) -> Option<Instant> {
         let since = self.untold_since?;
-        Some(if self.untold_events >= ACK_EVENTS_MAX {
-            since
-        } else {
-            since + ACK_DELAY_MAX
-        })
+        Some(if self.untold_events >= ACK_EVENTS_MAX { since } else { since + ACK_DELAY_MAX })
     }
 
     fn frame(&mut self, id: u32, command: Option<Command>) -> ClientFrame {
         let owed = self.untold_since.and(self.taken);
         self.told();
-        ClientFrame {
-            id,
-            ack: owed.map(|position| Ack { position }),
-            command,
-        }
+        ClientFrame { id, ack: owed.map(|position| Ack { position }), command }
     }
 
     fn told(&mut self) {
@@ -376,28 +342,18 @@ impl Session {
                 Body::Welcome(welcome) => self.welcome(&welcome),
                 Body::Error(e) => {
                     let status = u16::try_from(e.status).unwrap_or(500);
-                    Signal::HelloRefused {
-                        status,
-                        message: e.message,
-                    }
+                    Signal::HelloRefused { status, message: e.message }
                 }
                 _ => Signal::Unreadable("hello answered by something else"),
             };
         }
         if id == self.authenticate_id {
-            return Signal::Authenticated {
-                accepted: matches!(body, Body::Authenticated(_)),
-            };
+            return Signal::Authenticated { accepted: matches!(body, Body::Authenticated(_)) };
         }
         let Some(pending) = self.pending.get_mut(&id) else {
             // The answer to a ping, to a command without reply, or a second one after a repeat.
             if let Body::Error(e) = &body {
-                tracing::warn!(
-                    id,
-                    status = e.status,
-                    code = e.code,
-                    "the server refused a frame"
-                );
+                tracing::warn!(id, status = e.status, code = e.code, "the server refused a frame");
             }
             return Signal::None;
         };
@@ -406,9 +362,7 @@ impl Session {
                 let unknown = error.code == "outcome_unknown";
                 let passes = matches!(error.status, 429 | 503);
                 if passes && (!unknown || is_idempotent(&pending.command)) {
-                    let delay = error
-                        .retry_after_ms
-                        .map(|ms| Duration::from_millis(ms.into()));
+                    let delay = error.retry_after_ms.map(|ms| Duration::from_millis(ms.into()));
                     let retry_at = now + delay.unwrap_or(RETRY_DELAY);
                     pending.retry_at = Some(retry_at);
                     pending.sent_at = None;
@@ -471,9 +425,7 @@ impl Session {
                 (pending.retry_at, pending.sent_at) = (None, None);
                 self.queue.push_back(frame);
             }
-            let due = resend_at
-                .filter(|at| *at > now)
-                .unwrap_or(pending.gives_up_at);
+            let due = resend_at.filter(|at| *at > now).unwrap_or(pending.gives_up_at);
             let due = due.min(pending.gives_up_at);
             next = Some(next.map_or(due, |present| present.min(due)));
         }
@@ -488,24 +440,16 @@ impl Session {
     /// The connection is gone: what was sent and can be repeated is sent again, oldest first.
     pub(crate) fn disconnected(&mut self) {
         let sent = |p: &Pending| p.sent_at.is_some() && !is_idempotent(&p.command);
-        let unknown: Vec<u32> = self
-            .pending
-            .iter()
-            .filter(|(_, p)| sent(p))
-            .map(|(frame, _)| *frame)
-            .collect();
+        let unknown: Vec<u32> =
+            self.pending.iter().filter(|(_, p)| sent(p)).map(|(frame, _)| *frame).collect();
         for frame in unknown {
             self.settle(frame, Outcome::Unknown);
         }
         for pending in self.pending.values_mut() {
             pending.sent_at = None;
         }
-        self.queue = self
-            .pending
-            .iter()
-            .filter(|(_, p)| p.retry_at.is_none())
-            .map(|(f, _)| *f)
-            .collect();
+        self.queue =
+            self.pending.iter().filter(|(_, p)| p.retry_at.is_none()).map(|(f, _)| *f).collect();
     }
 
     /// Close code 1009: the server's frame limit is below the contract's, and the largest command
@@ -535,10 +479,7 @@ impl Session {
     fn settle(&mut self, frame: u32, outcome: Outcome) {
         if let Some(pending) = self.pending.remove(&frame) {
             self.pending_bytes -= pending.bytes;
-            self.events.push_back(Event::Settled {
-                id: pending.id,
-                outcome,
-            });
+            self.events.push_back(Event::Settled { id: pending.id, outcome });
         }
     }
 }
@@ -549,10 +490,7 @@ fn has_reply(command: &Command) -> bool {
 
 /// Whether doing it again is the same as doing it once, whatever others did in between.
 fn is_idempotent(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::SendMessage(_) | Command::CreateChat(_) | Command::SetSettings(_)
-    )
+    matches!(command, Command::SendMessage(_) | Command::CreateChat(_) | Command::SetSettings(_))
 }
 
 fn answers(command: &Command, body: &Body) -> bool {
@@ -560,10 +498,7 @@ fn answers(command: &Command, body: &Body) -> bool {
         (command, body),
         (Command::CreateChat(_), Body::ChatCreated(_))
             | (Command::SendMessage(_), Body::MessageAccepted(_))
-            | (
-                Command::ModifyChat(_) | Command::ModifyChatParticipants(_),
-                Body::ChatModified(_)
-            )
+            | (Command::ModifyChat(_) | Command::ModifyChatParticipants(_), Body::ChatModified(_))
             | (Command::SetConnection(_), Body::ConnectionSet(_))
             | (Command::SetSettings(_), Body::SettingsSet(_))
     )

@@ -37,9 +37,8 @@ impl Lost {
 
     /// What a close frame means, by the ranges of the contract.
     pub(crate) fn closed(frame: Option<CloseFrame>) -> Self {
-        let (code, reason) = frame.map_or((1005, String::new()), |f| {
-            (f.code.into(), f.reason.to_string())
-        });
+        let (code, reason) =
+            frame.map_or((1005, String::new()), |f| (f.code.into(), f.reason.to_string()));
         match code {
             4500 => Self::Good(Error::NotAuthenticated(reason)),
             4501 => Self::Good(Error::Revoked),
@@ -54,10 +53,7 @@ impl Lost {
     pub(crate) fn refused(status: u16, message: impl Into<String>) -> Self {
         match status {
             401 | 403 => Self::Good(Error::NotAuthenticated(message.into())),
-            _ => Self::For(Disconnect::Refused {
-                status,
-                message: message.into(),
-            }),
+            _ => Self::For(Disconnect::Refused { status, message: message.into() }),
         }
     }
 }
@@ -70,28 +66,18 @@ pub(crate) struct Opened {
 
 /// Asks for a token, connects and upgrades.
 pub(crate) async fn open(uri: Uri, format: Format, tokens: TokenProvider) -> Result<Opened, Lost> {
-    let token = tokens
-        .ask()
-        .await
-        .map_err(|error| Lost::For(Disconnect::NoToken(error)))?;
-    let host = uri
-        .host()
-        .unwrap_or_default()
-        .trim_matches(['[', ']'])
-        .to_owned();
-    let tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(80)))
-        .await
-        .map_err(Lost::io)?;
+    let token = tokens.ask().await.map_err(|error| Lost::For(Disconnect::NoToken(error)))?;
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await.map_err(Lost::io)?;
     tcp.set_nodelay(true).map_err(Lost::io)?;
     let request = ClientRequestBuilder::new(uri)
         .with_header("authorization", format!("Bearer {}", token.bearer))
         .with_sub_protocol(format.subprotocol());
     match client_async_with_config(request, tcp, Some(limits(format))).await {
         Ok((socket, _)) => Ok(Opened { socket, token }),
-        Err(WsError::Http(answer)) => Err(Lost::refused(
-            answer.status().as_u16(),
-            "the upgrade was refused",
-        )),
+        Err(WsError::Http(answer)) => {
+            Err(Lost::refused(answer.status().as_u16(), "the upgrade was refused"))
+        }
         Err(error) => Err(Lost::io(error)),
     }
 }
@@ -113,10 +99,7 @@ pub(crate) fn encode(frame: &ClientFrame, format: Format) -> Message {
     match format {
         Format::Json => {
             let text = serde_json::to_string(frame);
-            Message::Text(
-                text.expect("`encoded_len` refused what has no JSON form")
-                    .into(),
-            )
+            Message::Text(text.expect("`encoded_len` refused what has no JSON form").into())
         }
         Format::Protobuf => Message::Binary(frame.encode_to_vec().into()),
     }
@@ -126,9 +109,9 @@ pub(crate) fn encode(frame: &ClientFrame, format: Format) -> Message {
 /// of the years that RFC 3339 can write).
 pub(crate) fn encoded_len(frame: &ClientFrame, format: Format) -> Result<usize, String> {
     match format {
-        Format::Json => serde_json::to_string(frame)
-            .map(|text| text.len())
-            .map_err(|error| error.to_string()),
+        Format::Json => {
+            serde_json::to_string(frame).map(|text| text.len()).map_err(|error| error.to_string())
+        }
         Format::Protobuf => Ok(frame.encoded_len()),
     }
 }

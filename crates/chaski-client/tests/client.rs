@@ -1,4 +1,8 @@
 //! The client against a scripted server: what it says, when, and what its owner is told.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic; the lint knows only `#[test]` functions"
+)]
 
 use chaski_client::{
     Body, Client, Command, Config, Disconnect, Error, Event, Format, Outcome, SendError, Token,
@@ -40,35 +44,21 @@ impl Server {
     async fn accept(&self) -> Conn {
         let (tcp, _) = self.0.accept().await.unwrap();
         let (mut protocol, mut authorization) = (String::new(), String::new());
-        #[expect(clippy::result_large_err, reason = "the library's signature")]
         let callback = |request: &Request, mut response: Response| {
             let header = |name| request.headers()[name].to_str().unwrap().to_owned();
             protocol = header("sec-websocket-protocol");
             authorization = header("authorization");
             let echoed = request.headers()["sec-websocket-protocol"].clone();
-            response
-                .headers_mut()
-                .insert("sec-websocket-protocol", echoed);
+            response.headers_mut().insert("sec-websocket-protocol", echoed);
             Ok::<_, ErrorResponse>(response)
         };
         let socket = accept_hdr_async(tcp, callback).await.unwrap();
-        let format = if protocol == "chaski.v1.json" {
-            Format::Json
-        } else {
-            Format::Protobuf
-        };
+        let format = if protocol == "chaski.v1.json" { Format::Json } else { Format::Protobuf };
         assert_eq!(protocol, format.subprotocol());
-        let mut conn = Conn {
-            socket,
-            format,
-            hello: v1::Hello::default(),
-            hello_id: 0,
-            authorization,
-        };
+        let mut conn =
+            Conn { socket, format, hello: v1::Hello::default(), hello_id: 0, authorization };
         let frame = conn.recv().await;
-        let Some(Command::Hello(hello)) = frame.command else {
-            panic!("{frame:?}")
-        };
+        let Some(Command::Hello(hello)) = frame.command else { panic!("{frame:?}") };
         (conn.hello, conn.hello_id) = (hello, frame.id);
         conn
     }
@@ -103,18 +93,12 @@ impl Conn {
     }
 
     async fn welcome(&mut self, position: u64) {
-        let welcome = v1::Welcome {
-            position,
-            heartbeat_seconds: 1,
-            ..v1::Welcome::default()
-        };
-        self.send(ServerFrame::reply(self.hello_id, Body::Welcome(welcome)))
-            .await;
+        let welcome = v1::Welcome { position, heartbeat_seconds: 1, ..v1::Welcome::default() };
+        self.send(ServerFrame::reply(self.hello_id, Body::Welcome(welcome))).await;
     }
 
     async fn event(&mut self, position: u64) {
-        self.send(ServerFrame::event(position, message(position)))
-            .await;
+        self.send(ServerFrame::event(position, message(position))).await;
     }
 
     async fn accepted(&mut self, id: u32) {
@@ -123,29 +107,19 @@ impl Conn {
     }
 
     async fn go_away(&mut self, reason: &str, url: Option<String>) {
-        let body = v1::GoAway {
-            reason: reason.into(),
-            url,
-            retry_after_ms: 0,
-        };
+        let body = v1::GoAway { reason: reason.into(), url, retry_after_ms: 0 };
         self.send(ServerFrame::notice(Body::GoAway(body))).await;
     }
 
     async fn close(mut self, code: u16) {
-        let frame = CloseFrame {
-            code: code.into(),
-            reason: "as told".into(),
-        };
+        let frame = CloseFrame { code: code.into(), reason: "as told".into() };
         self.socket.close(Some(frame)).await.unwrap();
         while let Some(Ok(_)) = self.socket.next().await {}
     }
 }
 
 fn message(seq: u64) -> Body {
-    Body::NewMessage(v1::NewMessage {
-        seq,
-        ..v1::NewMessage::default()
-    })
+    Body::NewMessage(v1::NewMessage { seq, ..v1::NewMessage::default() })
 }
 
 fn text(key: &str) -> Command {
@@ -171,12 +145,11 @@ fn config(server: &Server) -> Config {
 /// Events until one fits.
 async fn until(client: &mut Client, fits: impl Fn(&Event) -> bool) -> Vec<Event> {
     let mut events = Vec::new();
-    loop {
-        events.push(client.next().await.unwrap());
-        if fits(events.last().unwrap()) {
-            return events;
-        }
+    while !events.last().is_some_and(&fits) {
+        let next = tokio::time::timeout(Duration::from_secs(20), client.next()).await;
+        events.push(next.expect("an event comes in time").unwrap());
     }
+    events
 }
 
 /// Runs the client while the server's script runs, which ends first.
@@ -191,9 +164,7 @@ async fn beside<T>(client: &mut Client, script: impl Future<Output = T>) -> T {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), both)
-        .await
-        .expect("the script ends in time")
+    tokio::time::timeout(Duration::from_secs(20), both).await.expect("the script ends in time")
 }
 
 fn is_durable(at: u64) -> impl Fn(&Event) -> bool {
@@ -204,11 +175,7 @@ fn is_durable(at: u64) -> impl Fn(&Event) -> bool {
 async fn it_says_who_it_is_resumes_where_its_owner_stopped_and_ignores_repeats() {
     for format in [Format::Json, Format::Protobuf] {
         let server = Server::start().await;
-        let mut client = Client::new(Config {
-            format,
-            ..config(&server)
-        })
-        .unwrap();
+        let mut client = Client::new(Config { format, ..config(&server) }).unwrap();
         let script = async {
             let mut conn = server.accept().await;
             assert_eq!(conn.format, format);
@@ -226,11 +193,7 @@ async fn it_says_who_it_is_resumes_where_its_owner_stopped_and_ignores_repeats()
         let positions: Vec<u64> = events
             .iter()
             .filter_map(|e| {
-                if let Event::Durable { position, .. } = e {
-                    Some(*position)
-                } else {
-                    None
-                }
+                if let Event::Durable { position, .. } = e { Some(*position) } else { None }
             })
             .collect();
         assert_eq!(events[0], Event::Connected { position: 10 });
@@ -239,11 +202,7 @@ async fn it_says_who_it_is_resumes_where_its_owner_stopped_and_ignores_repeats()
         drop(conn);
         beside(&mut client, async {
             let conn = server.accept().await;
-            assert_eq!(
-                conn.hello.resume_after,
-                Some(15),
-                "next() was called again: 15 is taken"
-            );
+            assert_eq!(conn.hello.resume_after, Some(15), "next() was called again: 15 is taken");
         })
         .await;
     }
@@ -296,12 +255,8 @@ async fn unanswered_commands_are_sent_again_oldest_first_or_settled_as_unknown()
     let server = Server::start().await;
     let mut client = Client::new(config(&server)).unwrap();
     let ids = ["a", "b", "c"].map(|key| client.send(text(key)).unwrap());
-    let rename = client
-        .send(Command::ModifyChat(v1::ModifyChat::default()))
-        .unwrap();
-    let mark = client
-        .send(Command::MarkRead(v1::MarkRead::default()))
-        .unwrap();
+    let rename = client.send(Command::ModifyChat(v1::ModifyChat::default())).unwrap();
+    let mark = client.send(Command::MarkRead(v1::MarkRead::default())).unwrap();
     let script = async {
         let mut conn = server.accept().await;
         conn.welcome(0).await;
@@ -312,10 +267,7 @@ async fn unanswered_commands_are_sent_again_oldest_first_or_settled_as_unknown()
             conn.recv().await,
             conn.recv().await,
         ];
-        assert_eq!(
-            [key(&frames[0]), key(&frames[1]), key(&frames[2])],
-            ["a", "b", "c"]
-        );
+        assert_eq!([key(&frames[0]), key(&frames[1]), key(&frames[2])], ["a", "b", "c"]);
         conn.accepted(frames[1].id).await;
         conn.close(4003).await;
         let mut conn = server.accept().await;
@@ -325,20 +277,11 @@ async fn unanswered_commands_are_sent_again_oldest_first_or_settled_as_unknown()
         // `a` is deferred, `c` refused; then `a` comes again on the same socket.
         let error = |code: &str, status, retry_after_ms| {
             let code = code.into();
-            Body::Error(v1::Error {
-                code,
-                status,
-                retry_after_ms,
-                ..v1::Error::default()
-            })
+            Body::Error(v1::Error { code, status, retry_after_ms, ..v1::Error::default() })
         };
         let deferred = error("outcome_unknown", 503, Some(20));
         conn.send(ServerFrame::reply(again[0].id, deferred)).await;
-        conn.send(ServerFrame::reply(
-            again[1].id,
-            error("forbidden", 403, None),
-        ))
-        .await;
+        conn.send(ServerFrame::reply(again[1].id, error("forbidden", 403, None))).await;
         let third = conn.recv().await;
         assert_eq!(key(&third), "a");
         conn.accepted(third.id).await;
@@ -356,14 +299,8 @@ async fn unanswered_commands_are_sent_again_oldest_first_or_settled_as_unknown()
         assert!(found.next().is_none(), "settled once");
         outcome
     };
-    assert!(matches!(
-        outcome(ids[0]),
-        Outcome::Done(Body::MessageAccepted(_))
-    ));
-    assert!(matches!(
-        outcome(ids[1]),
-        Outcome::Done(Body::MessageAccepted(_))
-    ));
+    assert!(matches!(outcome(ids[0]), Outcome::Done(Body::MessageAccepted(_))));
+    assert!(matches!(outcome(ids[1]), Outcome::Done(Body::MessageAccepted(_))));
     assert!(matches!(outcome(ids[2]), Outcome::Refused(e) if e.status == 403));
     assert!(matches!(outcome(rename), Outcome::Unknown));
     assert!(matches!(outcome(mark), Outcome::Written));
@@ -408,13 +345,7 @@ async fn close_codes_say_whether_to_come_back() {
         (4501, Error::Revoked),
         (4502, Error::Protocol("as told".into())),
         (4503, Error::Replaced),
-        (
-            4999,
-            Error::Closed {
-                code: 4999,
-                reason: "as told".into(),
-            },
-        ),
+        (4999, Error::Closed { code: 4999, reason: "as told".into() }),
     ] {
         let server = Server::start().await;
         let mut client = Client::new(config(&server)).unwrap();
@@ -426,13 +357,7 @@ async fn close_codes_say_whether_to_come_back() {
         };
         let settled = |e: &Event| matches!(e, Event::Settled { .. });
         let ((), events) = tokio::join!(script, until(&mut client, settled));
-        assert_eq!(
-            *events.last().unwrap(),
-            Event::Settled {
-                id,
-                outcome: Outcome::GaveUp
-            }
-        );
+        assert_eq!(*events.last().unwrap(), Event::Settled { id, outcome: Outcome::GaveUp });
         assert_eq!(client.next().await, Err(wanted.clone()));
         assert_eq!(client.next().await, Err(wanted.clone()));
         assert_eq!(client.send(text("b")), Err(SendError::Stopped(wanted)));
@@ -445,7 +370,6 @@ async fn a_refused_upgrade_stops_it() {
     let mut client = Client::new(config(&server)).unwrap();
     let script = async {
         let (tcp, _) = server.0.accept().await.unwrap();
-        #[expect(clippy::result_large_err, reason = "the library's signature")]
         let refuse = |_: &Request, _: Response| {
             let mut answer = ErrorResponse::new(None);
             *answer.status_mut() = http::StatusCode::UNAUTHORIZED;
@@ -454,10 +378,7 @@ async fn a_refused_upgrade_stops_it() {
         assert!(accept_hdr_async(tcp, refuse).await.is_err());
     };
     let ((), stopped) = tokio::join!(script, client.next());
-    assert!(
-        matches!(stopped, Err(Error::NotAuthenticated(_))),
-        "{stopped:?}"
-    );
+    assert!(matches!(stopped, Err(Error::NotAuthenticated(_))), "{stopped:?}");
 }
 
 #[tokio::test]
@@ -473,15 +394,7 @@ async fn it_pings_when_quiet_and_leaves_a_silent_host() {
         let _open = conn;
         server.accept().await
     };
-    let silent = |e: &Event| {
-        matches!(
-            e,
-            Event::Disconnected {
-                cause: Disconnect::Silent(_),
-                ..
-            }
-        )
-    };
+    let silent = |e: &Event| matches!(e, Event::Disconnected { cause: Disconnect::Silent(_), .. });
     let both = async {
         until(&mut client, silent).await;
         // Drives the second connection.
@@ -496,8 +409,7 @@ async fn it_pings_when_quiet_and_leaves_a_silent_host() {
 #[tokio::test]
 async fn nothing_that_a_server_sends_breaks_it() {
     let server = Server::start().await;
-    let new_client =
-        || Client::new(Config { format: Format::Json, ..config(&server) }).unwrap();
+    let new_client = || Client::new(Config { format: Format::Json, ..config(&server) }).unwrap();
     for nasty in [
         Message::Text("{".into()),
         Message::Text("[]".into()),
@@ -533,10 +445,7 @@ async fn nothing_that_a_server_sends_breaks_it() {
         ] {
             conn.socket.send(Message::Text(odd.into())).await.unwrap();
         }
-        conn.socket
-            .send(Message::Ping(vec![1].into()))
-            .await
-            .unwrap();
+        conn.socket.send(Message::Ping(vec![1].into())).await.unwrap();
         let mut ack = None;
         while ack.is_none() {
             if let Message::Text(text) = conn.socket.next().await.unwrap().unwrap() {
@@ -551,31 +460,18 @@ async fn nothing_that_a_server_sends_breaks_it() {
 #[tokio::test]
 async fn after_resync_the_order_may_begin_below() {
     let server = Server::start().await;
-    let mut client = Client::new(Config {
-        resume_after: Some(1000),
-        ..config(&server)
-    })
-    .unwrap();
+    let mut client = Client::new(Config { resume_after: Some(1000), ..config(&server) }).unwrap();
     let script = async {
         let mut conn = server.accept().await;
         assert_eq!(conn.hello.resume_after, Some(1000));
         conn.welcome(1000).await;
-        let resync = v1::Resync {
-            reason: "unknown_position".into(),
-            from_position: 5,
-        };
+        let resync = v1::Resync { reason: "unknown_position".into(), from_position: 5 };
         conn.send(ServerFrame::event(5, Body::Resync(resync))).await;
         conn.event(6).await;
         conn
     };
     let (_conn, events) = tokio::join!(script, until(&mut client, is_durable(6)));
-    assert!(matches!(
-        events[1],
-        Event::Durable {
-            position: 5,
-            body: Some(Body::Resync(_))
-        }
-    ));
+    assert!(matches!(events[1], Event::Durable { position: 5, body: Some(Body::Resync(_)) }));
     assert_eq!(client.taken(), Some(5));
 }
 
@@ -594,28 +490,13 @@ async fn limits_are_refused_before_anything_is_sent() {
             ..v1::SendMessage::default()
         })
     };
-    assert!(matches!(
-        client.send(large(1 << 19)),
-        Err(SendError::TooLarge { .. })
-    ));
-    assert_eq!(
-        client.send(Command::Ping(v1::Ping {})),
-        Err(SendError::OwnCommand("ping"))
-    );
-    let ids = [
-        client.send(large(400_000)).unwrap(),
-        client.send(text("b")).unwrap(),
-    ];
+    assert!(matches!(client.send(large(1 << 19)), Err(SendError::TooLarge { .. })));
+    assert_eq!(client.send(Command::Ping(v1::Ping {})), Err(SendError::OwnCommand("ping")));
+    let ids = [client.send(large(400_000)).unwrap(), client.send(text("b")).unwrap()];
     assert_eq!(client.send(text("c")), Err(SendError::OutboxFull));
     // Nobody answers: both are given up, and there is room again.
     for id in ids {
-        assert_eq!(
-            client.next().await,
-            Ok(Event::Settled {
-                id,
-                outcome: Outcome::GaveUp
-            })
-        );
+        assert_eq!(client.next().await, Ok(Event::Settled { id, outcome: Outcome::GaveUp }));
     }
     assert!(client.send(text("c")).is_ok());
 }
@@ -632,19 +513,13 @@ async fn a_token_is_renewed_before_it_ends() {
             Ok(Token { bearer, renew_in })
         }
     });
-    let mut client = Client::new(Config {
-        tokens,
-        ..config(&server)
-    })
-    .unwrap();
+    let mut client = Client::new(Config { tokens, ..config(&server) }).unwrap();
     beside(&mut client, async {
         let mut conn = server.accept().await;
         assert_eq!(conn.authorization, "Bearer t0");
         conn.welcome(0).await;
         let frame = conn.recv().await;
-        let Some(Command::Authenticate(renewed)) = frame.command else {
-            panic!("{frame:?}")
-        };
+        let Some(Command::Authenticate(renewed)) = frame.command else { panic!("{frame:?}") };
         assert_eq!(renewed.token, "t1");
     })
     .await;
@@ -664,10 +539,7 @@ async fn closing_acknowledges_what_was_taken() {
     let (mut conn, _) = tokio::join!(script, until(&mut client, is_durable(4)));
     let script = async {
         assert_eq!(conn.recv().await.ack.unwrap().position, 4);
-        assert!(matches!(
-            conn.socket.next().await,
-            Some(Ok(Message::Close(_)))
-        ));
+        assert!(matches!(conn.socket.next().await, Some(Ok(Message::Close(_)))));
         while let Some(Ok(_)) = conn.socket.next().await {}
     };
     let ((), taken) = tokio::join!(script, client.close());

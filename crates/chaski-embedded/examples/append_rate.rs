@@ -3,10 +3,16 @@
 //! an open after a kill.
 
 use bytes::Bytes;
-use chaski_core::{Offset, Partition};
+use chaski_core::{ChatId, Offset, Partition};
 use chaski_embedded::{Embedded, EmbeddedOptions};
-use chaski_ports::{ErrorKind, ProducePolicy, Record, Topic};
-use std::{collections::VecDeque, error::Error, io::Write, path::PathBuf, time::Instant};
+use chaski_ports::{ErrorKind, MessageRow, ProducePolicy, Record, StoreBatch, Topic};
+use std::{
+    collections::VecDeque,
+    error::Error,
+    io::Write,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 const PARTITIONS: u32 = 4;
 
@@ -47,10 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
             Err(error) if error.kind == ErrorKind::Full => {
                 full += 1;
-                waiting
-                    .pop_front()
-                    .ok_or("full while nothing waits")?
-                    .await?;
+                waiting.pop_front().ok_or("full while nothing waits")?.await?;
             }
             Err(error) => return Err(error.into()),
         }
@@ -59,25 +62,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
         appending.await?;
     }
     let rate = f64::from(records) / begun.elapsed().as_secs_f64();
-    writeln!(
-        out,
-        "append {rate:.0}/s in {:?}, refused {full} times",
-        begun.elapsed()
-    )?;
+    writeln!(out, "append {rate:.0}/s in {:?}, refused {full} times", begun.elapsed())?;
 
     let mut alone = Vec::new();
     for _ in 0..200.min(records) {
         let begun = Instant::now();
-        producer
-            .append(Topic::Alerts, Partition(0), record.clone())?
-            .await?;
+        producer.append(Topic::Alerts, Partition(0), record.clone())?.await?;
         alone.push(begun.elapsed());
     }
     alone.sort_unstable();
-    if let (Some(p50), Some(p99)) = (
-        alone.get(alone.len() / 2),
-        alone.get(alone.len() * 99 / 100),
-    ) {
+    if let (Some(p50), Some(p99)) = (alone.get(alone.len() / 2), alone.get(alone.len() * 99 / 100))
+    {
         writeln!(out, "alone p50 {p50:?} p99 {p99:?}")?;
     }
 
@@ -99,20 +94,32 @@ async fn main() -> Result<(), Box<dyn Error>> {
     std::process::abort()
 }
 
-/// What a point read costs where it is called, against handing something to a blocking thread.
+/// What a point read costs where it is called, of rows that have long left the memtable, against
+/// handing something to a blocking thread.
 async fn point_reads(embedded: &Embedded, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
-    const TIMES: u32 = 2_000;
-    let store = embedded.messages();
-    let chat = "g.1".parse()?;
-    let begun = Instant::now();
-    for seq in 0..u64::from(TIMES) {
-        store.items(&[(chat, seq)]).await?;
+    const ROWS: u64 = 200_000;
+    const READS: u64 = 20_000;
+    let (store, chat): (_, ChatId) = (embedded.messages(), "g.1".parse()?);
+    for from in (0..ROWS).step_by(1_000) {
+        let row = |seq| MessageRow { chat, seq, item: vec![7; 250].into(), at_ms: 0 };
+        let messages = (from..from + 1_000).map(row).collect();
+        let batch = StoreBatch { messages, ..StoreBatch::default() };
+        store.write(batch).await?;
     }
-    writeln!(out, "point read {:?}", begun.elapsed() / TIMES)?;
+    let mut slowest = Duration::ZERO;
     let begun = Instant::now();
-    for _ in 0..TIMES {
+    for n in 0..READS {
+        let begun = Instant::now();
+        let found = store.items(&[(chat, n * 7_919 % ROWS)]).await?;
+        slowest = slowest.max(begun.elapsed());
+        found[0].as_ref().ok_or("a row is missing")?;
+    }
+    let mean = begun.elapsed() / READS as u32;
+    writeln!(out, "point read mean {mean:?}, slowest {slowest:?}")?;
+    let begun = Instant::now();
+    for _ in 0..READS {
         tokio::task::spawn_blocking(|| ()).await?;
     }
-    writeln!(out, "blocking thread {:?}", begun.elapsed() / TIMES)?;
+    writeln!(out, "blocking thread mean {:?}", begun.elapsed() / READS as u32)?;
     Ok(())
 }

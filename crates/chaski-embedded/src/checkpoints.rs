@@ -40,10 +40,7 @@ impl CheckpointStore for Directory {
         check_role(role)?;
         let consumer = keys::watermarks(role, partition);
         let key = keys::watermark(role, partition, row.epoch, row.watermark.next);
-        let (value, kept) = (
-            values::origins(&row.watermark),
-            Arc::clone(&self.watermarks),
-        );
+        let (value, kept) = (values::origins(&row.watermark), Arc::clone(&self.watermarks));
         self.engine
             .write(key.len() + value.len(), move |tx| {
                 let mut kept = kept.lock();
@@ -100,10 +97,7 @@ impl CheckpointStore for Directory {
             id: uuid::Uuid::new_v4().as_u128(),
             chunks,
         };
-        let mut unfinished = Unfinished {
-            engine: &self.engine,
-            head: Some(head),
-        };
+        let mut unfinished = Unfinished { engine: &self.engine, head: Some(head) };
         for number in 0..chunks {
             let from = number as usize * CHUNK_BYTES;
             let upto = snapshot.state.len().min(from + CHUNK_BYTES);
@@ -136,9 +130,7 @@ impl CheckpointStore for Directory {
     }
 
     async fn snapshots(&self, partition: Partition) -> Result<Vec<Snapshot>, PortError> {
-        self.engine
-            .read(move |tables| snapshots(tables, partition))
-            .await
+        self.engine.read(move |tables| snapshots(tables, partition)).await
     }
 
     async fn claim(
@@ -165,10 +157,7 @@ impl CheckpointStore for Directory {
 
 fn check_role(role: &str) -> Result<(), PortError> {
     if role.contains('\0') {
-        return Err(PortError::new(
-            ErrorKind::Invalid,
-            "a role with a zero byte",
-        ));
+        return Err(PortError::new(ErrorKind::Invalid, "a role with a zero byte"));
     }
     Ok(())
 }
@@ -240,7 +229,5 @@ pub(crate) fn drop_orphans(tables: &Tables) -> Result<(), PortError> {
             batch.remove(&tables.chunks, key);
         }
     }
-    batch
-        .commit()
-        .map_err(|e| tables::failed("drop old snapshots", e))
+    batch.commit().map_err(|e| tables::failed("drop old snapshots", e))
 }

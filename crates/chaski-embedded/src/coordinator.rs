@@ -89,11 +89,7 @@ async fn change<T>(
             }
         }
         let reserve = |tx: &mut Transaction<'_>| {
-            let old = tx
-                .row(keys::EPOCH_LIMIT)?
-                .as_deref()
-                .and_then(values::number)
-                .unwrap_or(0);
+            let old = tx.row(keys::EPOCH_LIMIT)?.as_deref().and_then(values::number).unwrap_or(0);
             let limit = old + EPOCH_BLOCK;
             let stored = Bytes::copy_from_slice(&limit.to_be_bytes());
             tx.put_row(keys::EPOCH_LIMIT.to_vec(), stored);
@@ -119,17 +115,11 @@ fn check_path(path: &str) -> Result<(), PortError> {
         }
         named && count < DEPTH_MAX
     });
-    if legal {
-        Ok(())
-    } else {
-        Err(PortError::new(ErrorKind::Invalid, format!("path {path:?}")))
-    }
+    if legal { Ok(()) } else { Err(PortError::new(ErrorKind::Invalid, format!("path {path:?}"))) }
 }
 
 fn parent(path: &str) -> Option<&str> {
-    path.rsplit_once('/')
-        .map(|(parent, _)| parent)
-        .filter(|parent| !parent.is_empty())
+    path.rsplit_once('/').map(|(parent, _)| parent).filter(|parent| !parent.is_empty())
 }
 
 impl Tree {
@@ -165,11 +155,7 @@ impl Tree {
         self.check(path, expect)?;
         if let Some(held) = self.nodes.get_mut(path) {
             self.epoch += 1;
-            held.node = Node {
-                data,
-                version: held.node.version + 1,
-                epoch: self.epoch,
-            };
+            held.node = Node { data, version: held.node.version + 1, epoch: self.epoch };
             let node = held.node.clone();
             self.wake(path);
             return Ok(node);
@@ -180,15 +166,8 @@ impl Tree {
             self.put(parent, Bytes::new(), Expect::Absent)?;
         }
         self.epoch += 1;
-        let node = Node {
-            data,
-            version: 0,
-            epoch: self.epoch,
-        };
-        let held = Held {
-            node: node.clone(),
-            owner: None,
-        };
+        let node = Node { data, version: 0, epoch: self.epoch };
+        let held = Held { node: node.clone(), owner: None };
         self.nodes.insert(path.to_owned(), held);
         self.wake_both(path);
         Ok(node)
@@ -221,43 +200,26 @@ impl Tree {
 impl Coordinator for Directory {
     async fn get(&self, path: &str) -> Result<Option<Node>, PortError> {
         check_path(path)?;
-        Ok(self
-            .tree
-            .nodes
-            .lock()
-            .nodes
-            .get(path)
-            .map(|held| held.node.clone()))
+        Ok(self.tree.nodes.lock().nodes.get(path).map(|held| held.node.clone()))
     }
 
     async fn children(&self, path: &str) -> Result<Vec<String>, PortError> {
         check_path(path)?;
         // A path orders as text, and `/` comes before the letters but not before `-` and `.`.
-        let mut names: Vec<String> = self
-            .tree
-            .nodes
-            .lock()
-            .children(path)
-            .map(str::to_owned)
-            .collect();
+        let mut names: Vec<String> =
+            self.tree.nodes.lock().children(path).map(str::to_owned).collect();
         names.sort_unstable();
         Ok(names)
     }
 
     async fn put(&self, path: &str, data: Bytes, expect: Expect) -> Result<Node, PortError> {
         check_path(path)?;
-        change(&self.engine, &self.tree.nodes, |tree| {
-            tree.put(path, data, expect)
-        })
-        .await
+        change(&self.engine, &self.tree.nodes, |tree| tree.put(path, data, expect)).await
     }
 
     async fn delete(&self, path: &str, expect: Expect) -> Result<(), PortError> {
         check_path(path)?;
-        change(&self.engine, &self.tree.nodes, |tree| {
-            tree.delete(path, expect)
-        })
-        .await
+        change(&self.engine, &self.tree.nodes, |tree| tree.delete(path, expect)).await
     }
 
     async fn register(&self, path: &str, data: Bytes) -> Result<Box<dyn Registration>, PortError> {
@@ -295,10 +257,7 @@ impl Coordinator for Directory {
         let (place, mut turns) = {
             let mut tree = self.tree.nodes.lock();
             let ticket = tree.ticket();
-            tree.queues
-                .entry(path.to_owned())
-                .or_default()
-                .push_back(ticket);
+            tree.queues.entry(path.to_owned()).or_default().push_back(ticket);
             let place = Place {
                 engine: Arc::clone(&self.engine),
                 tree: Arc::clone(&self.tree.nodes),
@@ -375,11 +334,7 @@ impl Drop for MemoryWatch {
     fn drop(&mut self) {
         let mut tree = self.tree.lock();
         // This one is still counted.
-        if tree
-            .watched
-            .get(&self.path)
-            .is_some_and(|w| w.receiver_count() <= 1)
-        {
+        if tree.watched.get(&self.path).is_some_and(|w| w.receiver_count() <= 1) {
             tree.watched.remove(&self.path);
         }
     }

@@ -18,10 +18,7 @@ impl DeviceStore for Directory {
             (key, values::device(row.cursor.0, row.last_active_ms))
         };
         let rows: Vec<_> = rows.iter().map(encode).collect();
-        let bytes = rows
-            .iter()
-            .map(|(key, value)| key.len() + value.len())
-            .sum();
+        let bytes = rows.iter().map(|(key, value)| key.len() + value.len()).sum();
         self.engine
             .write(bytes, move |tx| {
                 for (key, value) in rows {
@@ -38,9 +35,7 @@ impl DeviceStore for Directory {
         device: &DeviceId,
     ) -> Result<Option<DeviceRow>, PortError> {
         let stored = tables::get(&self.engine.tables().rows, &keys::device(user, device))?;
-        stored
-            .map(|stored| row(user, device.clone(), &stored))
-            .transpose()
+        stored.map(|stored| row(user, device.clone(), &stored)).transpose()
     }
 
     async fn devices(&self, user: &UserId, limit: usize) -> Result<Vec<DeviceRow>, PortError> {
@@ -61,10 +56,5 @@ impl DeviceStore for Directory {
 fn row(user: &UserId, device: DeviceId, stored: &Bytes) -> Result<DeviceRow, PortError> {
     let (cursor, last_active_ms) =
         values::split_device(stored).ok_or_else(|| tables::corrupt("device"))?;
-    Ok(DeviceRow {
-        user: user.clone(),
-        device,
-        cursor: Position(cursor),
-        last_active_ms,
-    })
+    Ok(DeviceRow { user: user.clone(), device, cursor: Position(cursor), last_active_ms })
 }

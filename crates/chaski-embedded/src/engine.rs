@@ -66,9 +66,7 @@ impl Engine {
         partition: Arc<PartitionLog>,
         record: Bytes,
     ) -> Result<Appending, PortError> {
-        let cost = u32::try_from(record.len())
-            .unwrap_or(u32::MAX)
-            .saturating_add(JOB_BYTES);
+        let cost = u32::try_from(record.len()).unwrap_or(u32::MAX).saturating_add(JOB_BYTES);
         if cost > self.budget_bytes {
             let why = format!("append to {partition}: larger than the whole queue");
             return Err(PortError::new(ErrorKind::Invalid, why));
@@ -78,18 +76,11 @@ impl Engine {
             Err(TryAcquireError::Closed) => return Err(stopped()),
             Err(TryAcquireError::NoPermits) => {
                 metrics::counter!("chaski_embedded_refused_total").increment(1);
-                return Err(PortError::new(
-                    ErrorKind::Full,
-                    format!("append to {partition}"),
-                ));
+                return Err(PortError::new(ErrorKind::Full, format!("append to {partition}")));
             }
         }
         let (settle, appending) = Appending::channel();
-        let append = Job::Append {
-            partition,
-            record,
-            settle,
-        };
+        let append = Job::Append { partition, record, settle };
         self.enqueue(append, cost)?;
         Ok(appending)
     }
@@ -101,15 +92,9 @@ impl Engine {
         bytes: usize,
         change: impl FnOnce(&mut Transaction<'_>) -> Result<T, PortError> + Send + 'static,
     ) -> Result<T, PortError> {
-        let cost = u32::try_from(bytes)
-            .unwrap_or(u32::MAX)
-            .saturating_add(JOB_BYTES);
+        let cost = u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(JOB_BYTES);
         let cost = cost.min(self.budget_bytes);
-        self.budget
-            .acquire_many(cost)
-            .await
-            .map_err(|_| stopped())?
-            .forget();
+        self.budget.acquire_many(cost).await.map_err(|_| stopped())?.forget();
         let (done, outcome) = oneshot::channel();
         let change = Box::new(move |tx: &mut Transaction<'_>| {
             let given = change(tx);
@@ -120,10 +105,7 @@ impl Engine {
         });
         self.enqueue(Job::Write(change), cost)?;
         outcome.await.unwrap_or_else(|_| {
-            Err(PortError::new(
-                ErrorKind::Unknown,
-                "write: the writer stopped before it answered",
-            ))
+            Err(PortError::new(ErrorKind::Unknown, "write: the writer stopped before it answered"))
         })
     }
 
@@ -152,11 +134,9 @@ impl Engine {
         read: impl FnOnce(&Tables) -> Result<T, PortError> + Send + 'static,
     ) -> Result<T, PortError> {
         let engine = Arc::clone(self);
-        tokio::task::spawn_blocking(move || read(&engine.tables))
-            .await
-            .unwrap_or_else(|e| {
-                Err(PortError::new(ErrorKind::Unavailable, "read from the store").caused_by(e))
-            })
+        tokio::task::spawn_blocking(move || read(&engine.tables)).await.unwrap_or_else(|e| {
+            Err(PortError::new(ErrorKind::Unavailable, "read from the store").caused_by(e))
+        })
     }
 }
 
@@ -191,9 +171,7 @@ fn check_format(tables: &Tables) -> Result<(), PortError> {
             batch.insert(&tables.rows, keys::FORMAT, values::FORMAT.to_be_bytes());
             let id = uuid::Uuid::new_v4().to_string();
             batch.insert(&tables.rows, keys::CLUSTER_ID, id.as_bytes());
-            batch
-                .commit()
-                .map_err(|e| tables::failed("name the log", e))
+            batch.commit().map_err(|e| tables::failed("name the log", e))
         }
     }
 }

@@ -62,11 +62,7 @@ pub(crate) fn log_partition(topic: Topic, partition: Partition) -> Key {
 
 /// A record.
 pub(crate) fn log_record(topic: Topic, partition: Partition, offset: Offset) -> Key {
-    key(&[
-        &[topic_code(topic)],
-        &partition.0.to_be_bytes(),
-        &offset.0.to_be_bytes(),
-    ])
+    key(&[&[topic_code(topic)], &partition.0.to_be_bytes(), &offset.0.to_be_bytes()])
 }
 
 /// A topic's partition count.
@@ -81,12 +77,7 @@ pub(crate) fn message(chat: &ChatId, seq: u64) -> Key {
 
 /// A place in a user's inbox.
 pub(crate) fn inbox(partition: Partition, user: &UserId, position: Position) -> Key {
-    key(&[
-        &partition.0.to_be_bytes(),
-        user.as_str().as_bytes(),
-        &[0],
-        &position.0.to_be_bytes(),
-    ])
+    key(&[&partition.0.to_be_bytes(), user.as_str().as_bytes(), &[0], &position.0.to_be_bytes()])
 }
 
 /// A chat.
@@ -101,12 +92,7 @@ pub(crate) fn memberships(user: &UserId) -> Key {
 
 /// A membership.
 pub(crate) fn membership(user: &UserId, chat: &ChatId) -> Key {
-    key(&[
-        b"U",
-        user.as_str().as_bytes(),
-        &[0],
-        chat.as_str().as_bytes(),
-    ])
+    key(&[b"U", user.as_str().as_bytes(), &[0], chat.as_str().as_bytes()])
 }
 
 /// The beginning of a user's devices.
@@ -116,12 +102,7 @@ pub(crate) fn devices(user: &UserId) -> Key {
 
 /// A device.
 pub(crate) fn device(user: &UserId, device: &DeviceId) -> Key {
-    key(&[
-        b"D",
-        user.as_str().as_bytes(),
-        &[0],
-        device.as_str().as_bytes(),
-    ])
+    key(&[b"D", user.as_str().as_bytes(), &[0], device.as_str().as_bytes()])
 }
 
 /// A verdict.
@@ -146,11 +127,7 @@ pub(crate) fn watermarks(role: &str, partition: Partition) -> Key {
 
 /// A watermark.
 pub(crate) fn watermark(role: &str, partition: Partition, epoch: u64, next: Offset) -> Key {
-    key(&[
-        &watermarks(role, partition),
-        &epoch.to_be_bytes(),
-        &next.0.to_be_bytes(),
-    ])
+    key(&[&watermarks(role, partition), &epoch.to_be_bytes(), &next.0.to_be_bytes()])
 }
 
 /// A claim.
@@ -184,10 +161,7 @@ mod tests {
 
     #[track_caller]
     fn check(key: Key, golden: &[u8]) {
-        assert_eq!(
-            key.escape_ascii().to_string(),
-            golden.escape_ascii().to_string()
-        );
+        assert_eq!(key.escape_ascii().to_string(), golden.escape_ascii().to_string());
     }
 
     #[test]
@@ -200,18 +174,12 @@ mod tests {
         );
         check(topic(Topic::DeadLetters), b"T\x06");
         check(message(&chat, 258), b"g.1\0\0\0\0\0\0\0\x01\x02");
-        check(
-            inbox(Partition(1), &user, Position(1 << 48)),
-            b"\0\0\0\x01ana\0\0\x01\0\0\0\0\0\0",
-        );
+        check(inbox(Partition(1), &user, Position(1 << 48)), b"\0\0\0\x01ana\0\0\x01\0\0\0\0\0\0");
         check(super::chat(&chat), b"Cg.1");
         check(membership(&user, &chat), b"Uana\0g.1");
         check(device(&user, &"d1".parse().unwrap()), b"Dana\0d1");
         check(verdict(&request), &[b"V", &request[..]].concat());
-        check(
-            verdict_age(258, &request),
-            &[b"A\0\0\0\0\0\0\x01\x02", &request[..]].concat(),
-        );
+        check(verdict_age(258, &request), &[b"A\0\0\0\0\0\0\x01\x02", &request[..]].concat());
         check(
             watermark("generator", Partition(2), 3, Offset(4)),
             b"Wgenerator\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04",

@@ -108,10 +108,7 @@ impl Log for Directory {
 
     async fn create_topics(&self, partitions: u32) -> Result<(), PortError> {
         if partitions == 0 {
-            return Err(PortError::new(
-                ErrorKind::Invalid,
-                "create topics without partitions",
-            ));
+            return Err(PortError::new(ErrorKind::Invalid, "create topics without partitions"));
         }
         let counts = self.engine.write(0, move |tx| {
             let mut counts = Vec::new();
@@ -120,11 +117,7 @@ impl Log for Directory {
                 let count = match stored_count(tx.row(&key)?)? {
                     Some(count) => count,
                     None => {
-                        let count = if topic.is_partitioned() {
-                            partitions
-                        } else {
-                            1
-                        };
+                        let count = if topic.is_partitioned() { partitions } else { 1 };
                         let stored = u64::from(count).to_be_bytes();
                         tx.put_row(key, bytes::Bytes::copy_from_slice(&stored));
                         count
@@ -136,9 +129,7 @@ impl Log for Directory {
         });
         let (counts, topics) = (counts.await?, self.log.clone());
         let install = move |tables: &Tables| {
-            let missing = counts
-                .into_iter()
-                .filter(|(topic, _)| topics.get(*topic).is_err());
+            let missing = counts.into_iter().filter(|(topic, _)| topics.get(*topic).is_err());
             missing
                 .map(|(topic, count)| topics.install(tables, topic, count))
                 .try_for_each(|done| done)
@@ -149,10 +140,7 @@ impl Log for Directory {
     async fn bounds(&self, topic: Topic, partition: Partition) -> Result<Bounds, PortError> {
         let end = self.log.partition(topic, partition)?.end();
         let end = *end.borrow();
-        Ok(Bounds {
-            start: Offset(0),
-            end,
-        })
+        Ok(Bounds { start: Offset(0), end })
     }
 
     async fn reader(

@@ -33,9 +33,7 @@ impl MessageStore for Directory {
     async fn write(&self, batch: StoreBatch) -> Result<(), PortError> {
         let (encoded, expiry) = (Encoded::from(&batch), self.verdicts.clone());
         drop(batch);
-        self.engine
-            .write(encoded.bytes, move |tx| encoded.write(tx, &expiry))
-            .await
+        self.engine.write(encoded.bytes, move |tx| encoded.write(tx, &expiry)).await
     }
 
     async fn history(
@@ -66,10 +64,7 @@ impl MessageStore for Directory {
     }
 
     async fn items(&self, places: &[(ChatId, u64)]) -> Result<Vec<Option<Bytes>>, PortError> {
-        let keys: Vec<Key> = places
-            .iter()
-            .map(|(chat, seq)| keys::message(chat, *seq))
-            .collect();
+        let keys: Vec<Key> = places.iter().map(|(chat, seq)| keys::message(chat, *seq)).collect();
         let get = |tables: &tables::Tables, keys: &[Key]| {
             let item = |key: &Key| {
                 let stored = tables::get(&tables.messages, key)?;
@@ -109,11 +104,7 @@ impl MessageStore for Directory {
         let row = |stored: Bytes| {
             let (version, state) =
                 values::split_numbered(&stored).ok_or_else(|| tables::corrupt("chat"))?;
-            Ok(ChatRow {
-                chat: *chat,
-                version,
-                state,
-            })
+            Ok(ChatRow { chat: *chat, version, state })
         };
         stored.map(row).transpose()
     }
@@ -124,9 +115,7 @@ impl MessageStore for Directory {
         chat: &ChatId,
     ) -> Result<Option<MembershipRow>, PortError> {
         let stored = tables::get(&self.engine.tables().rows, &keys::membership(user, chat))?;
-        stored
-            .map(|stored| membership(user, *chat, &stored))
-            .transpose()
+        stored.map(|stored| membership(user, *chat, &stored)).transpose()
     }
 
     async fn memberships(
@@ -161,21 +150,13 @@ impl MessageStore for Directory {
 
 /// The id at the end of a key.
 pub(crate) fn id<T: std::str::FromStr>(key: &[u8], prefix: &[u8]) -> Option<T> {
-    std::str::from_utf8(key.strip_prefix(prefix)?)
-        .ok()?
-        .parse()
-        .ok()
+    std::str::from_utf8(key.strip_prefix(prefix)?).ok()?.parse().ok()
 }
 
 fn membership(user: &UserId, chat: ChatId, stored: &Bytes) -> Result<MembershipRow, PortError> {
     let (version, state) =
         values::split_numbered(stored).ok_or_else(|| tables::corrupt("membership"))?;
-    Ok(MembershipRow {
-        user: user.clone(),
-        chat,
-        version,
-        state,
-    })
+    Ok(MembershipRow { user: user.clone(), chat, version, state })
 }
 
 fn content(stamped: &Bytes) -> Result<Bytes, PortError> {
@@ -200,21 +181,16 @@ struct Encoded {
 
 impl From<&StoreBatch> for Encoded {
     fn from(batch: &StoreBatch) -> Self {
-        let chats = batch.chats.iter().map(|row| {
-            (
-                keys::chat(&row.chat),
-                values::numbered(row.version, &row.state),
-            )
-        });
+        let chats = batch
+            .chats
+            .iter()
+            .map(|row| (keys::chat(&row.chat), values::numbered(row.version, &row.state)));
         let memberships = batch.memberships.iter().map(|row| {
             let key = keys::membership(&row.user, &row.chat);
             (key, values::numbered(row.version, &row.state))
         });
         let message = |row: &chaski_ports::MessageRow| {
-            (
-                keys::message(&row.chat, row.seq),
-                values::stamped(row.at_ms, &row.item),
-            )
+            (keys::message(&row.chat, row.seq), values::stamped(row.at_ms, &row.item))
         };
         let inbox = |row: &chaski_ports::InboxRow| {
             let key = keys::inbox(row.partition, &row.user, row.position);
@@ -222,11 +198,7 @@ impl From<&StoreBatch> for Encoded {
         };
         let verdict = |row: &chaski_ports::VerdictRow| {
             let age = keys::verdict_age(row.at_ms, &row.request);
-            (
-                keys::verdict(&row.request),
-                values::stamped(row.at_ms, &row.verdict),
-                age,
-            )
+            (keys::verdict(&row.request), values::stamped(row.at_ms, &row.verdict), age)
         };
         let mut encoded = Self {
             messages: batch.messages.iter().map(message).collect(),
@@ -236,14 +208,9 @@ impl From<&StoreBatch> for Encoded {
             bytes: 0,
         };
         let pairs = [&encoded.messages, &encoded.inbox, &encoded.versioned];
-        let pairs = pairs
-            .into_iter()
-            .flatten()
-            .map(|(key, value)| key.len() + value.len());
-        let verdicts = encoded
-            .verdicts
-            .iter()
-            .map(|(key, value, age)| key.len() + value.len() + age.len());
+        let pairs = pairs.into_iter().flatten().map(|(key, value)| key.len() + value.len());
+        let verdicts =
+            encoded.verdicts.iter().map(|(key, value, age)| key.len() + value.len() + age.len());
         encoded.bytes = pairs.chain(verdicts).sum();
         encoded
     }
@@ -266,11 +233,7 @@ impl Encoded {
             tx.put_row(key, value);
             tx.put_row(age, Bytes::new());
         }
-        if written > 0 {
-            expiry.forget_some(tx, 2 * written)
-        } else {
-            Ok(())
-        }
+        if written > 0 { expiry.forget_some(tx, 2 * written) } else { Ok(()) }
     }
 }
 

@@ -36,12 +36,7 @@ impl EmbeddedReader {
             let why = format!("read {partition} from {from}: it ends at {newest}");
             return Err(PortError::new(ErrorKind::OutOfRange, why));
         }
-        Ok(Self {
-            engine,
-            partition,
-            end,
-            next: from,
-        })
+        Ok(Self { engine, partition, end, next: from })
     }
 
     async fn read_disk(&self) -> Result<Vec<LogRecord>, PortError> {

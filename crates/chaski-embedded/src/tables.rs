@@ -55,9 +55,7 @@ impl Tables {
             }
             Self::open_database(&aside).map_err(|e| failed("make the store", e))?;
             fs::rename(&aside, &place).map_err(refused)?;
-            File::open(directory)
-                .and_then(|d| d.sync_all())
-                .map_err(refused)?;
+            File::open(directory).and_then(|d| d.sync_all()).map_err(refused)?;
         }
         Self::open_database(&place).map_err(|e| failed(&format!("open {}", place.display()), e))
     }
@@ -81,9 +79,9 @@ impl Tables {
         })
     }
 
-    /// An empty batch that is synced when it is committed. `fdatasync` and `fsync` cost the same
-    /// on a growing journal (the size is needed to read it back, so both write it), so the
-    /// weaker one would win nothing there; on the preallocated one it saves the times.
+    /// An empty batch that is synced when it is committed. By `fdatasync`: it also writes the
+    /// metadata that reading back needs, and only leaves out times. Measured beside `fsync` (one
+    /// append at a time, busy machine): no difference above the noise, p50 0.3-1.4 and 0.8-1.3 ms.
     pub(crate) fn batch(&self) -> OwnedWriteBatch {
         self.db.batch().durability(Some(PersistMode::SyncData))
     }

@@ -58,11 +58,7 @@ impl PartitionLog {
             partition,
             assigned: AtomicU64::new(end.0),
             end: watch::Sender::new(end),
-            tail: Mutex::new(Tail {
-                from: end,
-                records: VecDeque::new(),
-                bytes: 0,
-            }),
+            tail: Mutex::new(Tail { from: end, records: VecDeque::new(), bytes: 0 }),
             tail_bytes_max,
         }
     }
@@ -106,9 +102,7 @@ impl PartitionLog {
         if from < tail.from {
             return Recent::TooOld;
         }
-        let first = tail
-            .records
-            .partition_point(|(record, _)| record.offset < from);
+        let first = tail.records.partition_point(|(record, _)| record.offset < from);
         let mut bytes = 0;
         let records = tail
             .records

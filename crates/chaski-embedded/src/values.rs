@@ -139,16 +139,10 @@ pub(crate) fn origins(watermark: &Watermark) -> Bytes {
 /// The watermark with these origins.
 pub(crate) fn watermark(next: Offset, origins: &Bytes) -> Option<Watermark> {
     let mut cut = Cut(origins, 0);
-    let mut watermark = Watermark {
-        next,
-        ..Watermark::default()
-    };
+    let mut watermark = Watermark { next, ..Watermark::default() };
     while cut.1 < origins.len() {
         let source = (SourceId(cut.u64()?), Partition(cut.u32()?));
-        let origin = Origin {
-            offset: Offset(cut.u64()?),
-            index: cut.u32()?,
-        };
+        let origin = Origin { offset: Offset(cut.u64()?), index: cut.u32()? };
         watermark.high.insert(source, origin);
     }
     Some(watermark)
@@ -211,25 +205,16 @@ mod tests {
             traceparent: None,
         };
         let plain = record(&input).unwrap();
-        check(
-            &plain,
-            b"\0\0\0\0\0\0\x01\x02\0\x01\x04send\xff\0\0\0\x01kvalue",
-        );
+        check(&plain, b"\0\0\0\0\0\0\x01\x02\0\x01\x04send\xff\0\0\0\x01kvalue");
         input.traceparent = Some(Bytes::from_static(b"00-a"));
         let traced = record(&input).unwrap();
-        check(
-            &traced,
-            b"\0\0\0\0\0\0\x01\x02\0\x01\x04send\x0400-a\0\0\0\x01kvalue",
-        );
+        check(&traced, b"\0\0\0\0\0\0\x01\x02\0\x01\x04send\x0400-a\0\0\0\x01kvalue");
         let read = log_record(Offset(9), &traced).unwrap();
         assert_eq!((read.offset, read.timestamp_ms), (Offset(9), 258));
         assert_eq!((&read.key[..], &read.value[..]), (&b"k"[..], &b"value"[..]));
         assert_eq!(read.traceparent, input.traceparent);
         for len in 0..plain.len() - input.value.len() {
-            assert!(
-                log_record(Offset(9), &plain.slice(..len)).is_none(),
-                "cut at {len}"
-            );
+            assert!(log_record(Offset(9), &plain.slice(..len)).is_none(), "cut at {len}");
         }
         input.traceparent = Some(vec![0; 255].into());
         assert!(record(&input).is_none());
@@ -240,30 +225,16 @@ mod tests {
         check(&stamped(258, b"item"), b"\0\0\0\0\0\0\x01\x02item");
         check(&device(3, 258), b"\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\x01\x02");
         assert_eq!(split_device(&device(3, 258)), Some((3, 258)));
-        let head = SnapshotHead {
-            epoch: 1,
-            as_of: Offset(2),
-            id: 3,
-            chunks: 4,
-        };
+        let head = SnapshotHead { epoch: 1, as_of: Offset(2), id: 3, chunks: 4 };
         check(
             &head.to_bytes(),
             b"\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x03\0\0\0\x04",
         );
         assert_eq!(SnapshotHead::from_bytes(&head.to_bytes()), Some(head));
-        let mut mark = Watermark {
-            next: Offset(5),
-            ..Watermark::default()
-        };
-        let origin = Origin {
-            offset: Offset(3),
-            index: 4,
-        };
+        let mut mark = Watermark { next: Offset(5), ..Watermark::default() };
+        let origin = Origin { offset: Offset(3), index: 4 };
         mark.high.insert((SourceId(1), Partition(2)), origin);
-        check(
-            &origins(&mark),
-            b"\0\0\0\0\0\0\0\x01\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\x04",
-        );
+        check(&origins(&mark), b"\0\0\0\0\0\0\0\x01\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\x04");
         assert_eq!(watermark(Offset(5), &origins(&mark)), Some(mark));
         assert_eq!(watermark(Offset(5), &Bytes::from_static(b"torn")), None);
     }

@@ -59,11 +59,7 @@ pub(crate) struct Transaction<'a> {
 
 impl<'a> Transaction<'a> {
     fn new(tables: &'a Tables) -> Self {
-        Self {
-            tables,
-            batch: tables.batch(),
-            rows: HashMap::new(),
-        }
+        Self { tables, batch: tables.batch(), rows: HashMap::new() }
     }
 
     /// A row as this commit leaves it.
@@ -144,11 +140,7 @@ struct Commit {
 impl Writer {
     /// A writer that gives `budget` back what its jobs took.
     pub(crate) fn new(tables: Tables, budget: Arc<Semaphore>, gap_seed: u64) -> Self {
-        Self {
-            tables,
-            budget,
-            gaps: Gaps(gap_seed),
-        }
+        Self { tables, budget, gaps: Gaps(gap_seed) }
     }
 
     /// Writes until nobody can send any more, or until the disk fails.
@@ -181,11 +173,7 @@ impl Writer {
         commit.cost += u64::from(queued.cost);
         match queued.job {
             Job::Write(change) => commit.settles.push(change(tx)),
-            Job::Append {
-                partition,
-                record,
-                settle,
-            } => {
+            Job::Append { partition, record, settle } => {
                 let offset = partition.assign(self.gaps.next());
                 let key = keys::log_record(partition.topic, partition.partition, offset);
                 let read = values::log_record(offset, &record)
@@ -239,11 +227,7 @@ impl Gaps {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^= mixed >> 31;
-        if mixed.is_multiple_of(16) {
-            1 + (mixed >> 32) % 3
-        } else {
-            0
-        }
+        if mixed.is_multiple_of(16) { 1 + (mixed >> 32) % 3 } else { 0 }
     }
 }
 

@@ -1,11 +1,7 @@
 //! What only a real kill can show: whatever was acknowledged before kill -9 is there afterwards,
 //! and the directory opens, wherever the kill hit.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test, and a child that tells"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test, and a child that tells")]
 
 use bytes::Bytes;
 use chaski_core::{Offset, Partition, Position};
@@ -43,10 +39,7 @@ fn acknowledged_writes_survive_kill_9() {
         }
         check(dir.path(), &acknowledged, cursor, epoch);
         let found = acknowledged.len();
-        assert!(
-            round == 0 || acks == 0 || found >= acks,
-            "round {round}: {found} of {acks}"
-        );
+        assert!(round == 0 || acks == 0 || found >= acks, "round {round}: {found} of {acks}");
     }
 }
 
@@ -69,19 +62,13 @@ fn a_directory_is_open_once() {
 /// Starts a writer, kills it after so many acknowledged appends, and gives all it printed.
 fn killed_after(dir: &Path, acks: usize) -> Vec<String> {
     let mut writer = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "acknowledged_writes_survive_kill_9",
-            "--nocapture",
-        ])
+        .args(["--exact", "acknowledged_writes_survive_kill_9", "--nocapture"])
         .env(DIR, dir)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(writer.stdout.take().unwrap())
-        .lines()
-        .map_while(Result::ok);
+    let mut lines = BufReader::new(writer.stdout.take().unwrap()).lines().map_while(Result::ok);
     let mut seen = Vec::new();
     let mut appends = 0;
     while appends < acks
@@ -114,9 +101,7 @@ async fn write_until_killed(dir: &Path) {
             schema: 1,
             traceparent: None,
         };
-        let appending = producer
-            .append(Topic::NewMessages, partition, record)
-            .unwrap();
+        let appending = producer.append(Topic::NewMessages, partition, record).unwrap();
         waiting.push_back((partition, n, appending));
         if waiting.len() == 100 {
             for (partition, n, appending) in waiting.drain(..50) {
@@ -124,22 +109,11 @@ async fn write_until_killed(dir: &Path) {
                 println!("\n{partition} {offset} {n}");
             }
             let device = "d1".parse().unwrap();
-            let old = devices
-                .device(&"ana".parse().unwrap(), &device)
-                .await
-                .unwrap();
+            let old = devices.device(&"ana".parse().unwrap(), &device).await.unwrap();
             let cursor = Position(old.map_or(0, |row| row.cursor.0) + 1);
-            let row = DeviceRow {
-                user: "ana".parse().unwrap(),
-                device,
-                cursor,
-                last_active_ms: 1,
-            };
+            let row = DeviceRow { user: "ana".parse().unwrap(), device, cursor, last_active_ms: 1 };
             devices.save_cursors(&[row]).await.unwrap();
-            let claimed = checkpoints
-                .claim("generator", Partition(0), 0)
-                .await
-                .unwrap();
+            let claimed = checkpoints.claim("generator", Partition(0), 0).await.unwrap();
             println!("\n{cursor} {}", claimed.epoch);
             std::io::stdout().flush().unwrap();
         }
@@ -154,10 +128,7 @@ async fn check(dir: &Path, acknowledged: &BTreeMap<(u32, Offset), u64>, cursor: 
     let mut found = BTreeMap::new();
     for partition in (0..PARTITIONS).map(Partition) {
         let end = log.bounds(Topic::NewMessages, partition).await.unwrap().end;
-        let mut reader = log
-            .reader(Topic::NewMessages, partition, Offset(0))
-            .await
-            .unwrap();
+        let mut reader = log.reader(Topic::NewMessages, partition, Offset(0)).await.unwrap();
         let mut next = Offset(0);
         while next < end {
             for record in reader.next().await.unwrap() {
@@ -172,18 +143,8 @@ async fn check(dir: &Path, acknowledged: &BTreeMap<(u32, Offset), u64>, cursor: 
         assert_eq!(found.get(place), Some(n), "acknowledged at {place:?}");
     }
     let device = embedded.devices();
-    let row = device
-        .device(&"ana".parse().unwrap(), &"d1".parse().unwrap())
-        .await
-        .unwrap();
-    assert!(
-        row.map_or(0, |row| row.cursor.0) >= cursor,
-        "the cursor went back"
-    );
-    let claimed = embedded
-        .checkpoints()
-        .claim("generator", Partition(0), 0)
-        .await
-        .unwrap();
+    let row = device.device(&"ana".parse().unwrap(), &"d1".parse().unwrap()).await.unwrap();
+    assert!(row.map_or(0, |row| row.cursor.0) >= cursor, "the cursor went back");
+    let claimed = embedded.checkpoints().claim("generator", Partition(0), 0).await.unwrap();
     assert!(claimed.epoch > epoch, "the epoch went back");
 }

@@ -42,42 +42,28 @@ pub async fn put_is_conditional<F: Fixture<Port = dyn Coordinator>>(fixture: &F)
     let data = || Bytes::from_static(b"new");
     assert_conflict(tree.put("/a/b", data(), Expect::Version(0)).await);
     assert_conflict(tree.delete("/a/b", Expect::Version(0)).await);
-    tree.delete("/a/b", Expect::Anything)
-        .await
-        .expect("nothing to delete");
+    tree.delete("/a/b", Expect::Anything).await.expect("nothing to delete");
     assert_eq!(get(&tree, "/a/b").await, None);
 
     let made = tree.put("/a/b", data(), Expect::Absent).await.expect("put");
     assert_eq!(get(&tree, "/a/b").await, Some(made.clone()));
     assert!(get(&tree, "/a").await.is_some(), "parents are made");
     assert_conflict(tree.put("/a/b", Bytes::new(), Expect::Absent).await);
-    assert_conflict(
-        tree.put("/a/b", Bytes::new(), Expect::Version(made.version + 1))
-            .await,
-    );
+    assert_conflict(tree.put("/a/b", Bytes::new(), Expect::Version(made.version + 1)).await);
     assert_conflict(tree.delete("/a/b", Expect::Version(made.version + 1)).await);
     assert_conflict(tree.delete("/a/b", Expect::Absent).await);
-    assert_eq!(
-        get(&tree, "/a/b").await,
-        Some(made.clone()),
-        "nothing changed"
-    );
+    assert_eq!(get(&tree, "/a/b").await, Some(made.clone()), "nothing changed");
 
     let version = Expect::Version(made.version);
     let second = tree.put("/a/b", Bytes::new(), version).await.expect("put");
     assert!(second.version > made.version && second.data.is_empty());
     assert_conflict(tree.put("/a/b", data(), version).await);
     assert_conflict(tree.delete("/a/b", version).await);
-    tree.delete("/a/b", Expect::Version(second.version))
-        .await
-        .expect("delete");
+    tree.delete("/a/b", Expect::Version(second.version)).await.expect("delete");
     assert_eq!(get(&tree, "/a/b").await, None);
 
     let race = (0..8).map(|_| tree.put("/a/race", data(), Expect::Absent));
-    let won = futures::future::join_all(race)
-        .await
-        .into_iter()
-        .filter(Result::is_ok);
+    let won = futures::future::join_all(race).await.into_iter().filter(Result::is_ok);
     assert_eq!(won.count(), 1, "of all who make a node, one does");
 }
 
@@ -97,44 +83,26 @@ pub async fn epochs_grow<F: Fixture<Port = dyn Coordinator>>(fixture: &F) {
     drop(tree);
     let tree = open(fixture).await;
     let epoch = put(&tree, "/x/c", "data").await.epoch;
-    assert!(
-        epoch > last,
-        "{}: {epoch} after {last} and a new opening",
-        Law::L6
-    );
+    assert!(epoch > last, "{}: {epoch} after {last} and a new opening", Law::L6);
 }
 
 /// A registration is one session's, is there while it is held, and goes away by itself.
 pub async fn ephemerals_end<F: Fixture<Port = dyn Coordinator>>(fixture: &F) {
     let (one, two) = (open(fixture).await, open(fixture).await);
-    let held = one
-        .register("/hosts/h1", Bytes::from_static(b"v1"))
-        .await
-        .expect("register");
+    let held = one.register("/hosts/h1", Bytes::from_static(b"v1")).await.expect("register");
     assert_conflict(two.register("/hosts/h1", Bytes::new()).await);
-    held.update(Bytes::from_static(b"v2"))
-        .await
-        .expect("update");
+    held.update(Bytes::from_static(b"v2")).await.expect("update");
     let mut watch = two.watch("/hosts/h1").await.expect("watch");
-    until(&mut watch, async || {
-        get(&two, "/hosts/h1").await.is_some_and(|n| n.data == "v2")
-    })
-    .await;
+    until(&mut watch, async || get(&two, "/hosts/h1").await.is_some_and(|n| n.data == "v2")).await;
     assert_eq!(two.children("/hosts").await.expect("children"), ["h1"]);
 
     drop(held);
     until(&mut watch, async || get(&two, "/hosts/h1").await.is_none()).await;
-    let again = two
-        .register("/hosts/h1", Bytes::new())
-        .await
-        .expect("free again");
+    let again = two.register("/hosts/h1", Bytes::new()).await.expect("free again");
     drop((again, one));
 
     let three = open(fixture).await;
-    let held = three
-        .register("/hosts/h3", Bytes::new())
-        .await
-        .expect("register");
+    let held = three.register("/hosts/h3", Bytes::new()).await.expect("register");
     let mut watch = two.watch("/hosts/h3").await.expect("watch");
     drop((held, three));
     until(&mut watch, async || get(&two, "/hosts/h3").await.is_none()).await;
@@ -144,15 +112,9 @@ pub async fn ephemerals_end<F: Fixture<Port = dyn Coordinator>>(fixture: &F) {
 pub async fn watch_misses_nothing<F: Fixture<Port = dyn Coordinator>>(fixture: &F) {
     let (one, two) = (open(fixture).await, open(fixture).await);
     put(&one, "/w/other", "x").await;
-    let mut node = two
-        .watch("/w/node")
-        .await
-        .expect("watch what is not there yet");
+    let mut node = two.watch("/w/node").await.expect("watch what is not there yet");
     let mut parent = two.watch("/w").await.expect("watch");
-    assert!(
-        tokio::time::timeout(QUIET, node.changed()).await.is_err(),
-        "nothing has changed"
-    );
+    assert!(tokio::time::timeout(QUIET, node.changed()).await.is_err(), "nothing has changed");
 
     put(&one, "/w/node", "1").await;
     node.changed().await.expect("it was made");
@@ -171,17 +133,13 @@ pub async fn watch_misses_nothing<F: Fixture<Port = dyn Coordinator>>(fixture: &
     let changes = async {
         for n in 0..50_u32 {
             let data = Bytes::from(n.to_string());
-            one.put("/w/node", data, Expect::Anything)
-                .await
-                .expect("put");
+            one.put("/w/node", data, Expect::Anything).await.expect("put");
         }
     };
     let follow = until(&mut node, async || data().await.as_deref() == Some(b"49"));
     futures::join!(changes, follow);
 
-    one.delete("/w/node", Expect::Anything)
-        .await
-        .expect("delete");
+    one.delete("/w/node", Expect::Anything).await.expect("delete");
     until(&mut node, async || data().await.is_none()).await;
     let gone = async || two.children("/w").await.expect("children") == ["other"];
     until(&mut parent, gone).await;
@@ -191,47 +149,22 @@ pub async fn watch_misses_nothing<F: Fixture<Port = dyn Coordinator>>(fixture: &
 pub async fn one_leader<F: Fixture<Port = dyn Coordinator>>(fixture: &F) {
     let (one, two) = (open(fixture).await, open(fixture).await);
     let first = one.lead("/leader", "one").await.expect("nobody else leads");
-    let written = first
-        .put("/plan", Bytes::from_static(b"1"), Expect::Absent)
-        .await;
-    assert_eq!(
-        get(&two, "/plan").await,
-        Some(written.expect("the leader writes"))
-    );
+    let written = first.put("/plan", Bytes::from_static(b"1"), Expect::Absent).await;
+    assert_eq!(get(&two, "/plan").await, Some(written.expect("the leader writes")));
     assert_conflict(first.put("/plan", Bytes::new(), Expect::Absent).await);
-    assert!(
-        tokio::time::timeout(QUIET, first.lost()).await.is_err(),
-        "it still leads"
-    );
+    assert!(tokio::time::timeout(QUIET, first.lost()).await.is_err(), "it still leads");
 
     let mut second = two.lead("/leader", "two");
-    assert!(
-        tokio::time::timeout(QUIET, &mut second).await.is_err(),
-        "one leads already"
-    );
+    assert!(tokio::time::timeout(QUIET, &mut second).await.is_err(), "one leads already");
     let third = two.lead("/leader", "three");
-    assert!(
-        tokio::time::timeout(QUIET, third).await.is_err(),
-        "given up: it leaves the queue"
-    );
+    assert!(tokio::time::timeout(QUIET, third).await.is_err(), "given up: it leaves the queue");
     drop(first);
     let second = second.await.expect("the leader has ended");
-    let written = second
-        .put("/plan", Bytes::from_static(b"2"), Expect::Anything)
-        .await;
-    assert_eq!(
-        get(&one, "/plan").await,
-        Some(written.expect("the leader writes"))
-    );
+    let written = second.put("/plan", Bytes::from_static(b"2"), Expect::Anything).await;
+    assert_eq!(get(&one, "/plan").await, Some(written.expect("the leader writes")));
     drop(second);
-    let third = one
-        .lead("/leader", "three")
-        .await
-        .expect("those who gave up do not block");
-    assert!(
-        one.lead("/elsewhere", "one").await.is_ok(),
-        "paths are led apart"
-    );
+    let third = one.lead("/leader", "three").await.expect("those who gave up do not block");
+    assert!(one.lead("/elsewhere", "one").await.is_ok(), "paths are led apart");
     drop(third);
 }
 
@@ -249,23 +182,12 @@ pub async fn children_are_sorted<F: Fixture<Port = dyn Coordinator>>(fixture: &F
     let tree = open(fixture).await;
     let children = async |path| tree.children(path).await.expect("children");
     assert_eq!(children("/c").await, [""; 0]);
-    for path in [
-        "/c/b",
-        "/c/a/below",
-        "/c/a-",
-        "/c/10",
-        "/c/9",
-        "/cc/x",
-        "/c/a.b",
-    ] {
+    for path in ["/c/b", "/c/a/below", "/c/a-", "/c/10", "/c/9", "/cc/x", "/c/a.b"] {
         put(&tree, path, "x").await;
     }
     assert_eq!(children("/c").await, ["10", "9", "a", "a-", "a.b", "b"]);
     assert_eq!(children("/c/a").await, ["below"]);
     assert_eq!(children("/c/b").await, [""; 0]);
     let not_empty = tree.delete("/c/a", Expect::Anything).await;
-    assert!(
-        not_empty.is_err() && get(&tree, "/c/a/below").await.is_some(),
-        "children keep it"
-    );
+    assert!(not_empty.is_err() && get(&tree, "/c/a/below").await.is_some(), "children keep it");
 }

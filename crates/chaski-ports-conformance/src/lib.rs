@@ -143,29 +143,19 @@ mod tests {
     /// The names that stand between two marks at the beginnings of lines.
     fn named<'a>(source: &'a str, before: &str, after: &str) -> BTreeSet<&'a str> {
         let lines = source.lines().filter_map(|line| line.strip_prefix(before));
-        lines
-            .filter_map(|rest| Some(rest.split_once(after)?.0))
-            .collect()
+        lines.filter_map(|rest| Some(rest.split_once(after)?.0)).collect()
     }
 
     #[track_caller]
     fn check(laws: &str, suites: &[(&str, &[&str])]) {
         let laws = named(laws, "//! - **", "**");
         assert!(!laws.is_empty(), "the port's docs name laws");
-        let listed: BTreeSet<&str> = suites
-            .iter()
-            .flat_map(|(_, cases)| *cases)
-            .copied()
-            .collect();
+        let listed: BTreeSet<&str> = suites.iter().flat_map(|(_, cases)| *cases).copied().collect();
         let missing: Vec<_> = laws.difference(&listed).collect();
         assert!(missing.is_empty(), "laws without a case: {missing:?}");
         for (source, cases) in suites {
             let written = named(source, "pub async fn ", "<");
-            assert_eq!(
-                written,
-                cases.iter().copied().collect(),
-                "every case is listed"
-            );
+            assert_eq!(written, cases.iter().copied().collect(), "every case is listed");
         }
     }
 

@@ -14,17 +14,11 @@ const HERE: Partition = Partition(3);
 
 /// A chat of this case alone: backends that cannot be emptied are isolated by random ids.
 fn some_chat() -> ChatId {
-    format!("g.{}", uuid::Uuid::new_v4().simple())
-        .parse()
-        .expect("a legal id")
+    format!("g.{}", uuid::Uuid::new_v4().simple()).parse().expect("a legal id")
 }
 
 fn somebody() -> UserId {
-    uuid::Uuid::new_v4()
-        .simple()
-        .to_string()
-        .parse()
-        .expect("a legal id")
+    uuid::Uuid::new_v4().simple().to_string().parse().expect("a legal id")
 }
 
 fn at(n: u64) -> Position {
@@ -37,12 +31,7 @@ fn now() -> i64 {
 }
 
 fn message(chat: &ChatId, seq: u64) -> MessageRow {
-    MessageRow {
-        chat: *chat,
-        seq,
-        item: format!("item {seq} of {chat}").into(),
-        at_ms: now(),
-    }
+    MessageRow { chat: *chat, seq, item: format!("item {seq} of {chat}").into(), at_ms: now() }
 }
 
 fn pointer(user: &UserId, n: u64) -> InboxRow {
@@ -56,11 +45,7 @@ fn pointer(user: &UserId, n: u64) -> InboxRow {
 }
 
 fn chat_row(chat: &ChatId, version: u64) -> ChatRow {
-    ChatRow {
-        chat: *chat,
-        version,
-        state: format!("state {version}").into(),
-    }
+    ChatRow { chat: *chat, version, state: format!("state {version}").into() }
 }
 
 fn membership(user: &UserId, chat: &ChatId, version: u64) -> MembershipRow {
@@ -73,16 +58,11 @@ fn membership(user: &UserId, chat: &ChatId, version: u64) -> MembershipRow {
 }
 
 fn items(chat: &ChatId, seqs: impl IntoIterator<Item = u64>) -> Vec<Stored> {
-    seqs.into_iter()
-        .map(|seq| (seq, message(chat, seq).item))
-        .collect()
+    seqs.into_iter().map(|seq| (seq, message(chat, seq).item)).collect()
 }
 
 fn events(user: &UserId, places: impl IntoIterator<Item = u64>) -> Vec<Stored> {
-    places
-        .into_iter()
-        .map(|n| (at(n).0, pointer(user, n).event))
-        .collect()
+    places.into_iter().map(|n| (at(n).0, pointer(user, n).event)).collect()
 }
 
 async fn open<F: Fixture<Port = dyn MessageStore>>(fixture: &F) -> Arc<dyn MessageStore> {
@@ -108,10 +88,7 @@ async fn inbox(
     (after, upto): (Position, Position),
     limit: usize,
 ) -> Vec<Stored> {
-    store
-        .inbox(HERE, user, (after, upto), limit)
-        .await
-        .expect("inbox")
+    store.inbox(HERE, user, (after, upto), limit).await.expect("inbox")
 }
 
 /// A batch with rows of every kind.
@@ -137,24 +114,13 @@ async fn check_all_is_there(
 ) {
     let all = HistoryRange::After(0);
     assert_eq!(history(store, chat, all, 100).await, items(chat, 1..=60));
-    let everything = (Position::BEGINNING, at(60));
-    assert_eq!(
-        inbox(store, user, everything, 100).await,
-        events(user, 1..=60)
-    );
-    assert_eq!(
-        store.chat(chat).await.expect("chat"),
-        Some(chat_row(chat, 60))
-    );
+    // Far past the last one: what is not ours must not be there either.
+    let everything = (Position::BEGINNING, at(1 << 20));
+    assert_eq!(inbox(store, user, everything, 100).await, events(user, 1..=60));
+    assert_eq!(store.chat(chat).await.expect("chat"), Some(chat_row(chat, 60)));
     let member = Some(membership(user, chat, 1));
-    assert_eq!(
-        store.membership(user, chat).await.expect("membership"),
-        member
-    );
-    let listed = store
-        .memberships(user, None, 10)
-        .await
-        .expect("memberships");
+    assert_eq!(store.membership(user, chat).await.expect("membership"), member);
+    let listed = store.memberships(user, None, 10).await.expect("memberships");
     assert_eq!(listed, member.into_iter().collect::<Vec<_>>());
     let verdict = store.verdict(&request).await.expect("verdict");
     assert_eq!(verdict.as_deref(), Some(&b"changed"[..]));
@@ -165,15 +131,9 @@ pub async fn durable_on_return<F: Fixture<Port = dyn MessageStore>>(fixture: &F)
     let store = open(fixture).await;
     let (chat, ana, request) = (some_chat(), somebody(), *uuid::Uuid::new_v4().as_bytes());
     assert_eq!(history(&store, &chat, HistoryRange::After(0), 10).await, []);
-    assert_eq!(
-        inbox(&store, &ana, (Position::BEGINNING, at(100)), 10).await,
-        []
-    );
+    assert_eq!(inbox(&store, &ana, (Position::BEGINNING, at(100)), 10).await, []);
     assert_eq!(store.chat(&chat).await.expect("chat"), None);
-    assert_eq!(
-        store.membership(&ana, &chat).await.expect("membership"),
-        None
-    );
+    assert_eq!(store.membership(&ana, &chat).await.expect("membership"), None);
     assert_eq!(store.verdict(&request).await.expect("verdict"), None);
 
     write(&store, batch_of_all(&chat, &ana, request)).await;
@@ -197,16 +157,10 @@ pub async fn rewrite_is_a_no_op<F: Fixture<Port = dyn MessageStore>>(fixture: &F
     write(&store, twice).await;
     check_all_is_there(&store, &chat, &ana, request).await;
     // A later part of the same log, then the beginning once more.
-    let later = StoreBatch {
-        messages: vec![message(&chat, 61)],
-        ..StoreBatch::default()
-    };
+    let later = StoreBatch { messages: vec![message(&chat, 61)], ..StoreBatch::default() };
     write(&store, later).await;
     write(&store, batch).await;
-    assert_eq!(
-        history(&store, &chat, HistoryRange::After(0), 100).await,
-        items(&chat, 1..=61)
-    );
+    assert_eq!(history(&store, &chat, HistoryRange::After(0), 100).await, items(&chat, 1..=61));
 }
 
 /// Of a chat and of a membership the greatest version stays, in whatever order they come.
@@ -214,10 +168,7 @@ pub async fn newer_version_wins<F: Fixture<Port = dyn MessageStore>>(fixture: &F
     let (store, chat, ana) = (open(fixture).await, some_chat(), somebody());
     let rows = |versions: &[u64]| StoreBatch {
         chats: versions.iter().map(|v| chat_row(&chat, *v)).collect(),
-        memberships: versions
-            .iter()
-            .map(|v| membership(&ana, &chat, *v))
-            .collect(),
+        memberships: versions.iter().map(|v| membership(&ana, &chat, *v)).collect(),
         ..StoreBatch::default()
     };
     let check = async |version: u64| {
@@ -225,13 +176,7 @@ pub async fn newer_version_wins<F: Fixture<Port = dyn MessageStore>>(fixture: &F
         assert_eq!(store.chat(&chat).await.expect("chat"), Some(state));
         let member = store.membership(&ana, &chat).await.expect("membership");
         assert_eq!(member, Some(spans.clone()));
-        assert_eq!(
-            store
-                .memberships(&ana, None, 10)
-                .await
-                .expect("memberships"),
-            [spans]
-        );
+        assert_eq!(store.memberships(&ana, None, 10).await.expect("memberships"), [spans]);
     };
     write(&store, rows(&[5])).await;
     write(&store, rows(&[4])).await;
@@ -276,11 +221,7 @@ pub async fn slices_are_ordered<F: Fixture<Port = dyn MessageStore>>(fixture: &F
         (After(0), 0, &[]),
     ] {
         let found = history(&store, &chat, range, limit).await;
-        assert_eq!(
-            found,
-            items(&chat, expected.to_vec()),
-            "{range:?} limit {limit}"
-        );
+        assert_eq!(found, items(&chat, expected.to_vec()), "{range:?} limit {limit}");
     }
     for (after, upto, limit, expected) in [
         (Position::BEGINNING, at(2_000_000), 100, &sorted[..]),
@@ -292,11 +233,7 @@ pub async fn slices_are_ordered<F: Fixture<Port = dyn MessageStore>>(fixture: &F
         (at(1_000_000), at(2_000_000), 100, &[]),
     ] {
         let found = inbox(&store, &ana, (after, upto), limit).await;
-        assert_eq!(
-            found,
-            events(&ana, expected.to_vec()),
-            "({after}, {upto}] limit {limit}"
-        );
+        assert_eq!(found, events(&ana, expected.to_vec()), "({after}, {upto}] limit {limit}");
     }
 }
 
@@ -304,9 +241,8 @@ pub async fn slices_are_ordered<F: Fixture<Port = dyn MessageStore>>(fixture: &F
 /// all of it.
 pub async fn a_batch_is_not_atomic<F: Fixture<Port = dyn MessageStore>>(fixture: &F) {
     let store = open(fixture).await;
-    let places: Vec<_> = (0..8)
-        .map(|_| (some_chat(), somebody(), *uuid::Uuid::new_v4().as_bytes()))
-        .collect();
+    let places: Vec<_> =
+        (0..8).map(|_| (some_chat(), somebody(), *uuid::Uuid::new_v4().as_bytes())).collect();
     let whole = || {
         let mut whole = StoreBatch::default();
         for (chat, user, request) in &places {
@@ -333,14 +269,9 @@ pub async fn a_batch_is_not_atomic<F: Fixture<Port = dyn MessageStore>>(fixture:
 pub async fn neighbours_stay_apart<F: Fixture<Port = dyn MessageStore>>(fixture: &F) {
     let (store, ana) = (open(fixture).await, somebody());
     let longer: UserId = format!("{ana}-").parse().expect("a legal id");
-    let short: ChatId = format!("g.{}", &ana.as_str()[..20])
-        .parse()
-        .expect("a legal id");
+    let short: ChatId = format!("g.{}", &ana.as_str()[..20]).parse().expect("a legal id");
     let long: ChatId = format!("{short}.").parse().expect("a legal id");
-    let elsewhere = InboxRow {
-        partition: Partition(HERE.0 + 1),
-        ..pointer(&ana, 7)
-    };
+    let elsewhere = InboxRow { partition: Partition(HERE.0 + 1), ..pointer(&ana, 7) };
     let batch = StoreBatch {
         messages: vec![message(&short, 1), message(&long, 2)],
         inbox: vec![pointer(&ana, 1), pointer(&longer, 2), elsewhere],
@@ -353,26 +284,16 @@ pub async fn neighbours_stay_apart<F: Fixture<Port = dyn MessageStore>>(fixture:
     };
     write(&store, batch).await;
     let newest = HistoryRange::Before(u64::MAX);
-    assert_eq!(
-        history(&store, &short, newest, 10).await,
-        items(&short, [1])
-    );
+    assert_eq!(history(&store, &short, newest, 10).await, items(&short, [1]));
     assert_eq!(history(&store, &long, newest, 10).await, items(&long, [2]));
     let all = (Position::BEGINNING, at(1 << 20));
     assert_eq!(inbox(&store, &ana, all, 10).await, events(&ana, [1]));
     assert_eq!(inbox(&store, &longer, all, 10).await, events(&longer, [2]));
     let chats = async |user: &UserId, after: Option<&ChatId>, limit| -> Vec<ChatId> {
-        let rows = store
-            .memberships(user, after, limit)
-            .await
-            .expect("memberships");
+        let rows = store.memberships(user, after, limit).await.expect("memberships");
         rows.into_iter().map(|row| row.chat).collect()
     };
-    assert_eq!(
-        chats(&ana, None, 10).await,
-        [short, long],
-        "ascending by chat id"
-    );
+    assert_eq!(chats(&ana, None, 10).await, [short, long], "ascending by chat id");
     assert_eq!(chats(&ana, None, 1).await, [short]);
     assert_eq!(chats(&ana, Some(&short), 10).await, [long]);
     assert_eq!(chats(&ana, Some(&long), 10).await, []);
@@ -383,9 +304,7 @@ pub async fn neighbours_stay_apart<F: Fixture<Port = dyn MessageStore>>(fixture:
 pub async fn items_keep_the_order_asked<F: Fixture<Port = dyn MessageStore>>(fixture: &F) {
     let (store, one, two) = (open(fixture).await, some_chat(), some_chat());
     let batch = StoreBatch {
-        messages: (1..=30)
-            .flat_map(|seq| [message(&one, seq), message(&two, seq)])
-            .collect(),
+        messages: (1..=30).flat_map(|seq| [message(&one, seq), message(&two, seq)]).collect(),
         ..StoreBatch::default()
     };
     write(&store, batch).await;
@@ -399,9 +318,6 @@ pub async fn items_keep_the_order_asked<F: Fixture<Port = dyn MessageStore>>(fix
     };
     check(&[]).await;
     check(&[(two, 3), (one, 31), (one, 30), (two, 3), (one, 0)]).await;
-    let many: Vec<_> = (0..40)
-        .rev()
-        .flat_map(|seq| [(one, seq), (two, seq)])
-        .collect();
+    let many: Vec<_> = (0..40).rev().flat_map(|seq| [(one, seq), (two, seq)]).collect();
     check(&many).await;
 }

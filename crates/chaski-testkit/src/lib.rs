@@ -1,1 +1,3 @@
-//! chaski-testkit
+//! What all test suites share. Must not know: any of our crates.
+
+pub mod report;

@@ -1,6 +1,16 @@
 //! The command line.
 #![expect(clippy::print_stdout, reason = "a command line tool answers on standard output")]
 
+mod chat;
+mod cluster;
+mod cursor;
+mod dead_letters;
+mod decode;
+mod identity;
+mod listen;
+mod replay;
+mod send;
+mod table;
 mod tools;
 mod up;
 
@@ -27,6 +37,7 @@ Examples:
   export CHASKI_DEV_KEY=./data/dev-key.pem
   chaski token --user ana --device phone        a token for HTTP and WebSocket
   chaski chat --user ana --to ben               chat in the terminal
+  chaski send --user ana --to ben hello         send one message
   chaski listen --user ben                      print ben's events as JSON lines
   chaski where --user ana                       partition, host and position of a user";
 
@@ -50,6 +61,17 @@ impl Settings {
         let flags = pairs.collect::<anyhow::Result<Vec<_>>>()?;
         Config::load(self.config.as_deref(), &flags)
     }
+
+    /// The same settings on another process's command line.
+    fn as_args(&self) -> anyhow::Result<Vec<String>> {
+        let mut args = Vec::new();
+        if let Some(file) = &self.config {
+            let file = std::path::absolute(file)?;
+            args.extend(["--config".to_owned(), file.display().to_string()]);
+        }
+        args.extend(self.set.iter().flat_map(|pair| ["--set".to_owned(), pair.clone()]));
+        Ok(args)
+    }
 }
 
 #[derive(Subcommand)]
@@ -58,8 +80,26 @@ enum Command {
     Up(up::UpArgs),
     /// Print a token, signed with the development key
     Token(tools::TokenArgs),
+    /// Chat in the terminal
+    Chat(chat::ChatArgs),
+    /// Send messages
+    Send(send::SendArgs),
+    /// Print a user's events as JSON lines
+    Listen(listen::ListenArgs),
     /// Tell partition, host and position of a user
     Where(tools::WhereArgs),
+    /// Print records of the log as JSON lines
+    Decode(decode::DecodeArgs),
+    /// Look at the records that could not be processed
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
+    /// Look at how far the consumers have got
+    #[command(subcommand)]
+    Cursor(cursor::CursorCommand),
+    /// Run all services as separate processes in the background
+    Cluster(cluster::ClusterArgs),
+    /// Replay a recorded conversation log through real clients and check every inbox
+    Replay(replay::ReplayArgs),
     /// Create or update topics and tables on the configured backends
     Migrate,
     /// Check the configuration and the backends
@@ -84,7 +124,17 @@ pub async fn main() -> anyhow::Result<()> {
     match cli.command {
         Command::Up(args) => Box::pin(up::run(config, args)).await,
         Command::Token(args) => tools::token(&config, &args),
+        Command::Chat(args) => Box::pin(chat::run(&config, args)).await,
+        Command::Send(args) => Box::pin(send::run(&config, args)).await,
+        Command::Listen(args) => Box::pin(listen::run(&config, args)).await,
+        Command::Decode(args) => Box::pin(decode::run(&config, args)).await,
+        Command::DeadLetters(command) => Box::pin(dead_letters::run(&config, command)).await,
+        Command::Cursor(command) => Box::pin(cursor::run(&config, command)).await,
+        Command::Cluster(args) => {
+            Box::pin(cluster::run(config, &cli.settings, args)).await
+        }
         Command::Where(args) => tools::locate(&config, &args).await,
+        Command::Replay(args) => Box::pin(replay::replay(&config, args)).await,
         Command::Migrate => tools::migrate(&config).await,
         Command::Doctor => tools::doctor(&config).await,
         Command::Config { command: ConfigCommand::Dump } => {

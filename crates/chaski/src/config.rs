@@ -3,7 +3,7 @@
 
 use anyhow::Context as _;
 use chaski_api_gateway::GatewayConfig;
-use chaski_backends::Urls;
+use chaski_backends::{BackendOptions, Urls};
 use chaski_delivery_service::{generator::GeneratorConfig, host::HostConfig};
 use chaski_host_allocator::AllocatorConfig;
 use chaski_message_service::MessagesConfig;
@@ -30,6 +30,8 @@ pub struct Config {
     /// The coordinator: `embedded:PATH` or `zookeeper://HOST:PORT,…/CHROOT`. Empty: embedded in
     /// `data`.
     pub coordinator: String,
+    /// Stands before the name of every topic of Kafka: several systems can share one cluster.
+    pub topic_prefix: String,
     /// Partitions of `new-messages` and of `recipients`, when they are first made.
     pub partitions: u32,
     /// The name of this process among its like, the same after a restart. Empty: one is made from
@@ -70,6 +72,7 @@ impl Default for Config {
             log: String::new(),
             store: String::new(),
             coordinator: String::new(),
+            topic_prefix: "chaski.".into(),
             partitions: 12,
             host_id: String::new(),
             advertised_url: String::new(),
@@ -103,6 +106,14 @@ impl Config {
             store: or_embedded(&self.store).parse().context("store")?,
             coordinator: or_embedded(&self.coordinator).parse().context("coordinator")?,
         })
+    }
+
+    /// What the backends' URLs do not say.
+    #[must_use]
+    pub fn backends(&self) -> BackendOptions {
+        let mut options = BackendOptions::default();
+        options.kafka.topic_prefix.clone_from(&self.topic_prefix);
+        options
     }
 
     /// Where the development key is kept.

@@ -51,9 +51,17 @@ pub(super) async fn run(
     for interval in [&mut snapshot, &mut mirror] {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
-    let last_seen = vec![None; g.placement.partitions() as usize];
-    let mut worker =
-        Worker { g, producer, partition, epoch, fold, last: None, prev: last_seen, inflight };
+    let mut worker = Worker {
+        g,
+        producer,
+        partition,
+        epoch,
+        fold,
+        last: None,
+        taken: None,
+        prev: vec![None; g.placement.partitions() as usize],
+        inflight,
+    };
     let mut saving = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -110,14 +118,19 @@ struct Worker<'a> {
     fold: Fold,
     /// The last input folded.
     last: Option<Offset>,
+    /// The last input of which a checkpoint was taken.
+    taken: Option<Offset>,
     /// What was last sent to each partition of `recipients` in this incarnation.
     prev: Vec<Option<Origin>>,
     inflight: mpsc::Sender<Inflight>,
 }
 
 impl Worker<'_> {
+    /// What changed since the last checkpoint was taken, if anything did.
     fn checkpoint(&mut self) -> Option<Checkpoint> {
-        self.last.map(|as_of| Checkpoint::take(&mut self.fold, self.epoch, as_of))
+        let as_of = self.last.filter(|last| self.taken != Some(*last))?;
+        self.taken = Some(as_of);
+        Some(Checkpoint::take(&mut self.fold, self.epoch, as_of))
     }
 
     /// Folds a batch; while there is no room, the outputs on their way are followed.

@@ -14,7 +14,10 @@ use chaski_proto::{
 };
 use chaski_runtime::CancellationToken;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
 use tonic::Request;
 
 /// Pause before starting again after a failure.
@@ -60,7 +63,9 @@ async fn feed(
     let ring = Arc::new(Ring::new(mark.next, host.config.ring_bytes));
     tracing::info!(%partition, from = %mark.next, to = %warm_at, "delivery warms up");
     let mut serving = false;
-    let mut mirror_at = Instant::now() + MIRROR_EVERY;
+    let mut mirror = interval(MIRROR_EVERY);
+    mirror.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut mirrored = None;
     loop {
         if !serving && mark.next >= warm_at {
             serving = true;
@@ -72,13 +77,12 @@ async fn feed(
             biased;
             () = stop.cancelled() => return Ok(()),
             records = reader.next() => take(host, &ring, &mut mark, records?),
-        }
-        if Instant::now() >= mirror_at {
-            mirror_at = Instant::now() + MIRROR_EVERY;
-            // For display only; the next one corrects a failure.
-            let _ = log
-                .mirror("chaski.mirror.delivery", Topic::Recipients, &[(partition, mark.next)])
-                .await;
+            _ = mirror.tick(), if mirrored != Some(mark.next) => {
+                mirrored = Some(mark.next);
+                let at = [(partition, mark.next)];
+                // For display only; the next one corrects a failure.
+                let _ = log.mirror("chaski.mirror.delivery", Topic::Recipients, &at).await;
+            }
         }
     }
 }

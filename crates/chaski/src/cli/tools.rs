@@ -3,7 +3,6 @@
 use crate::config::Config;
 use anyhow::Context as _;
 use chaski_auth::DevKey;
-use chaski_backends::BackendOptions;
 use chaski_core::{DeviceId, Position, UserId, placement::Placement};
 use chaski_host_allocator::{Assignments, Role as Owner};
 use chaski_ports::{Clock as _, SystemClock, Topic};
@@ -48,7 +47,7 @@ pub(super) struct WhereArgs {
 /// one is locked by the process that serves it, so there only the partition can be told.
 pub(super) async fn locate(config: &Config, args: &WhereArgs) -> anyhow::Result<()> {
     let urls = config.urls()?;
-    let options = BackendOptions::default();
+    let options = config.backends();
     let Ok(log) = chaski_backends::open_log(&urls.log, &options).await else {
         let partition = Placement::new(config.partitions).of_user(&args.user);
         println!(
@@ -87,12 +86,8 @@ pub(super) async fn locate(config: &Config, args: &WhereArgs) -> anyhow::Result<
 }
 
 pub(super) async fn migrate(config: &Config) -> anyhow::Result<()> {
-    let urls = config.urls()?;
-    let options = BackendOptions::default();
-    let log = chaski_backends::open_log(&urls.log, &options).await.context("log")?;
-    log.create_topics(config.partitions).await.context("topics")?;
-    println!("topics: {} partitions", log.partitions(Topic::Recipients).await?);
-    let applied = chaski_backends::migrate(&urls.store, &options).await.context("tables")?;
+    let (partitions, applied) = apply_migrations(config).await?;
+    println!("topics: {partitions} partitions");
     match applied.as_slice() {
         [] => println!("tables: up to date"),
         names => println!("tables: {}", names.join(", ")),
@@ -100,10 +95,21 @@ pub(super) async fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Creates or updates topics and tables: how many partitions there are, and what was applied.
+pub(super) async fn apply_migrations(config: &Config) -> anyhow::Result<(u32, Vec<String>)> {
+    let urls = config.urls()?;
+    let options = config.backends();
+    let log = chaski_backends::open_log(&urls.log, &options).await.context("log")?;
+    log.create_topics(config.partitions).await.context("topics")?;
+    let partitions = log.partitions(Topic::Recipients).await?;
+    let applied = chaski_backends::migrate(&urls.store, &options).await.context("tables")?;
+    Ok((partitions, applied))
+}
+
 /// Checks one thing after the other and says what is wrong with each.
 pub(super) async fn doctor(config: &Config) -> anyhow::Result<()> {
     let urls = config.urls()?;
-    let options = BackendOptions::default();
+    let options = config.backends();
     let mut wrong = 0;
     let mut tell = |what: &str, result: anyhow::Result<String>| match result {
         Ok(fine) => println!("ok    {what}: {fine}"),

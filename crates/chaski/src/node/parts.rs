@@ -5,7 +5,6 @@ use crate::config::Config;
 use anyhow::Context as _;
 use chaski_api_gateway::{Gateway, moved_ws_router};
 use chaski_auth::{DevKey, Verifier};
-use chaski_backends::BackendOptions;
 use chaski_core::{Position, SourceId, placement::Placement};
 use chaski_delivery_service::{
     generator::Generator,
@@ -51,7 +50,7 @@ impl Parts {
         dev_key: Option<&DevKey>,
     ) -> anyhow::Result<Self> {
         let urls = config.urls()?;
-        let ports = chaski_backends::open(&urls, &BackendOptions::default()).await?;
+        let ports = chaski_backends::open(&urls, &config.backends()).await?;
         if dev_key.is_some() {
             ports.log.create_topics(config.partitions).await?;
         }

@@ -72,6 +72,32 @@ impl Process {
         !cmdline.is_empty() && args.iter().copied().eq(self.argv.iter().map(String::as_bytes))
     }
 
+    /// Whether it takes traffic, as it says itself at `/health/ready`; an error is what it waits
+    /// for. A process without an operators' address counts as ready.
+    ///
+    /// # Errors
+    /// It is not ready, or does not answer.
+    pub async fn ready(&self) -> Result<(), String> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let Some(address) = self.env.get("CHASKI_ADMIN_LISTEN") else { return Ok(()) };
+        let ask = async {
+            let mut tcp = tokio::net::TcpStream::connect(address).await?;
+            tcp.write_all(b"GET /health/ready HTTP/1.0\r\n\r\n").await?;
+            let mut answer = String::new();
+            tcp.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        let answer = match tokio::time::timeout(Duration::from_secs(2), ask).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(format!("no answer: {error}")),
+            Err(_) => return Err("no answer".into()),
+        };
+        match answer.lines().next().is_some_and(|status| status.contains(" 200")) {
+            true => Ok(()),
+            false => Err(answer.lines().last().unwrap_or_default().to_owned()),
+        }
+    }
+
     /// SIGKILL, and waits until it is gone.
     ///
     /// # Errors

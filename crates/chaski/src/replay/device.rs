@@ -184,7 +184,7 @@ impl<'a> Task<'a> {
                 if self.connected_us.take().is_some() {
                     self.shared.reconnects.fetch_add(1, Relaxed);
                 }
-                tracing::debug!(device = self.number, %cause, "disconnected");
+                self.shared.count_disconnect(&cause);
             }
             Event::Durable { position, body } => {
                 if self.highest.is_some_and(|highest| position <= highest) {

@@ -14,7 +14,7 @@ use std::{
     fs::File,
     io::{BufWriter, Write as _},
     path::Path,
-    sync::atomic::Ordering::Relaxed,
+    sync::{PoisonError, atomic::Ordering::Relaxed},
 };
 
 /// The result of a replay; `target/reports/replay-<time>.json`.
@@ -58,6 +58,8 @@ pub struct ReplayReport {
     /// Who came back early, because nothing else could go on.
     pub back_early: u64,
     pub reconnects: u64,
+    /// How often connections ended or did not come about, by cause.
+    pub disconnects: BTreeMap<&'static str, u64>,
     /// Events that came again at or below a device's highest position.
     pub repeats_ignored: u64,
     /// `messageRejected` events.
@@ -154,6 +156,7 @@ impl ReplayReport {
             away_share_min: conducted.away.share_min,
             back_early: conducted.away.early,
             reconnects: shared.reconnects.load(Relaxed),
+            disconnects: shared.disconnects.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             repeats_ignored: shared.repeats_ignored.load(Relaxed),
             rejected: shared.rejected.load(Relaxed),
             resyncs: shared.resyncs.load(Relaxed),

@@ -1,10 +1,10 @@
 //! What the tasks of a run share: the plan, the names, the clock and the counters.
 
 use super::{check::Name, plan::Plan};
-use chaski_client::TokenProvider;
+use chaski_client::{Disconnect, TokenProvider};
 use hdrhistogram::Histogram;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -35,6 +35,8 @@ pub(super) struct Shared {
     /// Devices that were shown all they must be shown.
     pub(super) complete: AtomicU64,
     pub(super) reconnects: AtomicU64,
+    /// How often connections ended or did not come about, by cause.
+    pub(super) disconnects: Mutex<BTreeMap<&'static str, u64>>,
     pub(super) repeats_ignored: AtomicU64,
     pub(super) rejected: AtomicU64,
     pub(super) resyncs: AtomicU64,
@@ -73,6 +75,7 @@ impl Shared {
             copies: AtomicU64::new(0),
             complete: AtomicU64::new(nothing_due),
             reconnects: AtomicU64::new(0),
+            disconnects: Mutex::default(),
             repeats_ignored: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             resyncs: AtomicU64::new(0),
@@ -90,6 +93,21 @@ impl Shared {
     /// When a message was to be sent, if it was.
     pub(super) fn sent_us(&self, message: u32) -> Option<u64> {
         Some(self.sent_us[message as usize].load(Ordering::Relaxed)).filter(|at| *at > 0)
+    }
+
+    pub(super) fn count_disconnect(&self, cause: &Disconnect) {
+        let name = match cause {
+            Disconnect::Closed { .. } => "closed",
+            Disconnect::Moved(_) => "moved",
+            Disconnect::Draining => "draining",
+            Disconnect::Silent(what) => what,
+            Disconnect::Io(_) => "io",
+            Disconnect::Unreadable(_) => "unreadable",
+            Disconnect::Refused { .. } => "refused",
+            Disconnect::NoToken(_) => "noToken",
+        };
+        let mut counts = self.disconnects.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(name).or_default() += 1;
     }
 
     pub(super) fn latencies<T>(&self, with: impl FnOnce(&mut Latencies) -> T) -> T {

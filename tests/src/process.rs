@@ -1,0 +1,113 @@
+//! The whole system as a process of its own, for cases that kill it.
+
+use crate::{PATIENCE, Person, world::Address};
+use chaski_auth::DevKey;
+use std::{
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+    sync::OnceCell,
+};
+
+/// `chaski up --dev` on embedded storage in a directory of its own.
+pub struct Process {
+    dir: TempDir,
+    listen: String,
+    child: Child,
+    address: Arc<Address>,
+}
+
+impl Process {
+    /// A process that is ready.
+    ///
+    /// # Panics
+    /// Where it does not become ready.
+    pub async fn start() -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        // The port stays free for the restarts: nobody else asks for this one.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listen = listener.local_addr().expect("it is bound").to_string();
+        drop(listener);
+        let child = spawn(&dir, &listen).await;
+        let key = DevKey::load_or_create(dir.path().join("dev-key.pem")).expect("it was made");
+        let address = Arc::new(Address { url: format!("http://{listen}"), key });
+        Self { dir, listen, child, address }
+    }
+
+    /// `kill -9`, and once more from the beginning.
+    ///
+    /// # Panics
+    /// Where it does not become ready again.
+    pub async fn kill_and_start(&mut self) {
+        self.child.kill().await.expect("it was running");
+        self.child = spawn(&self.dir, &self.listen).await;
+    }
+
+    /// SIGTERM; how it ended.
+    ///
+    /// # Panics
+    /// Where it does not end.
+    pub async fn terminate(mut self) -> ExitStatus {
+        let pid = self.child.id().expect("it runs").to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status().await;
+        assert!(told.expect("kill runs").success());
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        ended.expect("it drains in time").expect("it is our child")
+    }
+
+    /// A new person.
+    #[must_use]
+    pub fn person(&self, name: &str) -> Person {
+        Person::new(&self.address, name)
+    }
+}
+
+async fn spawn(dir: &TempDir, listen: &str) -> Child {
+    let mut child = Command::new(binary().await)
+        .args(["up", "--dev"])
+        .env("CHASKI_DATA", dir.path())
+        .env("CHASKI_LISTEN", listen)
+        .env("CHASKI_ADMIN_LISTEN", "127.0.0.1:0")
+        .env("CHASKI_LOG_FILTER", "error")
+        .env_remove("CHASKI_LOG")
+        .env_remove("CHASKI_STORE")
+        .env_remove("CHASKI_COORDINATOR")
+        .env_remove("CHASKI_DEV_KEY")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("chaski starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let ready = async {
+        while let Some(line) = lines.next_line().await.expect("lines of text") {
+            if line.starts_with("ready ") {
+                return;
+            }
+        }
+        panic!("chaski ended before it was ready");
+    };
+    tokio::time::timeout(2 * PATIENCE, ready).await.expect("it becomes ready in time");
+    child
+}
+
+/// The binary beside this test, built from the present sources.
+async fn binary() -> &'static PathBuf {
+    static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
+    let build = || async {
+        let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+        let build = Command::new(cargo)
+            .args(["build", "--quiet", "--package", "chaski", "--bin", "chaski"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .status();
+        assert!(build.await.expect("cargo runs").success(), "chaski is built");
+        let test = std::env::current_exe().expect("this test is a file");
+        test.ancestors().nth(2).expect("target/<profile>/deps").join("chaski")
+    };
+    BINARY.get_or_init(build).await
+}
