@@ -34,16 +34,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn out() -> PathBuf {
-    env::var_os("OUT_DIR")
-        .expect("cargo sets OUT_DIR for build scripts")
-        .into()
+    env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts").into()
 }
 
 fn json(schema: &[u8]) -> Result<pbjson_build::Builder, Box<dyn Error>> {
     let mut builder = pbjson_build::Builder::new();
     builder.register_descriptors(schema)?;
-    builder
-        .emit_fields()
-        .extern_path(".google.protobuf.Timestamp", "crate::Timestamp");
+    builder.emit_fields().extern_path(".google.protobuf.Timestamp", "crate::Timestamp");
     Ok(builder)
 }

@@ -25,8 +25,9 @@ impl v1::hosts_server::Hosts for Locator {
     ) -> Result<Response<v1::LocateReply>, Status> {
         let user: UserId = request.into_inner().user_id.parse().map_err(Problem::from)?;
         let located = self.0.of_user(&user).filter(|located| !located.owner.url.is_empty());
-        let located = located
-            .ok_or_else(|| Problem::unavailable("no delivery host serves this user at the moment"))?;
+        let located = located.ok_or_else(|| {
+            Problem::unavailable("no delivery host serves this user at the moment")
+        })?;
         Ok(Response::new(v1::LocateReply {
             partition: located.partition.0,
             host: located.owner.host.to_string(),

@@ -4,7 +4,7 @@
 use crate::{ROLE, rows, service::MessageService};
 use chaski_core::{Partition, Position, Verdict, Watermark};
 use chaski_ports::{LogRecord, PortError, StoreBatch, Topic, WatermarkRow};
-use chaski_proto::{Malformed, RecipientEntry};
+use chaski_proto::{Malformed, RecipientRecord};
 use chaski_records::{ALERT_HOLE, Undertaker};
 use chaski_runtime::CancellationToken;
 use std::time::Duration;
@@ -43,31 +43,14 @@ async fn fold(
     epoch: u64,
     stop: &CancellationToken,
 ) -> Result<(), PortError> {
-    let rows = service
-        .ports
-        .checkpoints
-        .watermarks(ROLE, partition, 1)
-        .await?;
-    let mark = rows
-        .into_iter()
-        .next()
-        .map(|row| row.watermark)
-        .unwrap_or_default();
+    // From the claim on, what an older owner saves counts less than what this one saves (L6).
+    let epoch = service.ports.checkpoints.claim(ROLE, partition, epoch).await?.epoch;
+    let rows = service.ports.checkpoints.watermarks(ROLE, partition, 1).await?;
+    let mark = rows.into_iter().next().map(|row| row.watermark).unwrap_or_default();
     tracing::info!(%partition, epoch, from = %mark.next, "storing starts");
-    let mut reader = service
-        .ports
-        .log
-        .reader(Topic::Recipients, partition, mark.next)
-        .await?;
+    let mut reader = service.ports.log.reader(Topic::Recipients, partition, mark.next).await?;
     service.progress.advance(partition, &mark);
-    let mut fold = Fold {
-        service,
-        partition,
-        epoch,
-        saved: mark.clone(),
-        mark,
-        hole: None,
-    };
+    let mut fold = Fold { service, partition, epoch, saved: mark.clone(), mark, hole: None };
     let every = Duration::from_millis(service.config.watermark_ms);
     let mut save_at = Instant::now() + every;
     let mut mirror = interval(MIRROR_EVERY);
@@ -81,13 +64,13 @@ async fn fold(
                 fold.save().await?;
                 save_at = Instant::now() + every;
             }
-            records = reader.next() => fold.take(records?).await?,
             _ = mirror.tick(), if mirrored != Some(fold.mark.next) => {
                 mirrored = Some(fold.mark.next);
                 let at = [(partition, fold.mark.next)];
                 // For display only; the next one corrects a failure.
                 let _ = service.ports.log.mirror("chaski.mirror.messages", Topic::Recipients, &at).await;
             }
+            records = reader.next() => fold.take(records?).await?,
         }
     }
 }
@@ -129,14 +112,12 @@ impl Fold<'_> {
         mark: &mut Watermark,
         record: &LogRecord,
     ) -> Result<(), Malformed> {
-        let entry = RecipientEntry::decode(record.value.clone())?;
-        let Some((source, origin)) = entry.origin else {
-            return Ok(());
-        };
-        match mark.admit(source, origin, entry.prev) {
+        let placed = RecipientRecord::decode(record.value.clone())?;
+        let Some((source, origin)) = placed.origin else { return placed.entry.map(drop) };
+        match mark.admit(source, origin, placed.prev) {
             Verdict::Apply => {
                 self.hole = None;
-                rows::add(batch, self.partition, record.offset, &entry)
+                rows::add(batch, self.partition, record.offset, &placed.entry?)
             }
             Verdict::Repeat => {
                 metrics::counter!("chaski_repeats_total", "role" => ROLE).increment(1);
@@ -151,10 +132,7 @@ impl Fold<'_> {
     }
 
     async fn bury(&self, record: &LogRecord, cause: &Malformed) -> Result<(), PortError> {
-        let undertaker = Undertaker {
-            producer: &*self.service.producer,
-            role: ROLE,
-        };
+        let undertaker = Undertaker { producer: &*self.service.producer, role: ROLE };
         let place = (Topic::Recipients, self.partition);
         for append in undertaker.bury(place, record, cause, self.service.ports.clock.now_ms())? {
             append.await?;
@@ -169,33 +147,19 @@ impl Fold<'_> {
         {
             *told = true;
             let at = Position::at(self.mark.next);
-            let detail = format!(
-                "partition {} waits behind a hole at position {at}",
-                self.partition
-            );
-            let undertaker = Undertaker {
-                producer: &*self.service.producer,
-                role: ROLE,
-            };
+            let detail =
+                format!("partition {} waits behind a hole at position {at}", self.partition);
+            let undertaker = Undertaker { producer: &*self.service.producer, role: ROLE };
             let key = format!("recipients/{}", self.partition);
-            undertaker
-                .alert(ALERT_HOLE, key, detail, self.service.ports.clock.now_ms())?
-                .await?;
+            undertaker.alert(ALERT_HOLE, key, detail, self.service.ports.clock.now_ms())?.await?;
         }
         Ok(())
     }
 
     async fn save(&mut self) -> Result<(), PortError> {
         if self.saved != self.mark {
-            let row = WatermarkRow {
-                epoch: self.epoch,
-                watermark: self.mark.clone(),
-            };
-            self.service
-                .ports
-                .checkpoints
-                .save_watermark(ROLE, self.partition, &row)
-                .await?;
+            let row = WatermarkRow { epoch: self.epoch, watermark: self.mark.clone() };
+            self.service.ports.checkpoints.save_watermark(ROLE, self.partition, &row).await?;
             self.saved = self.mark.clone();
         }
         Ok(())

@@ -22,11 +22,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(checkpoints: Arc<dyn CheckpointStore>) -> Self {
-        Self {
-            checkpoints,
-            own: Mutex::default(),
-            moved: watch::Sender::new(()),
-        }
+        Self { checkpoints, own: Mutex::default(), moved: watch::Sender::new(()) }
     }
 
     /// Everything up to this watermark is durable.
@@ -54,13 +50,7 @@ impl Progress {
             return Ok(read(own));
         }
         let rows = self.checkpoints.watermarks(ROLE, partition, 1).await?;
-        Ok(read(
-            &rows
-                .into_iter()
-                .next()
-                .map(|row| row.watermark)
-                .unwrap_or_default(),
-        ))
+        Ok(read(&rows.into_iter().next().map(|row| row.watermark).unwrap_or_default()))
     }
 
     /// Waits until the effects of the write on `partition` are stored; false after `patience`.
@@ -70,11 +60,8 @@ impl Progress {
         (source, token): (SourceId, WriteToken),
         patience: Duration,
     ) -> Result<bool, PortError> {
-        let seen = || {
-            self.with(partition, |mark| {
-                mark.has_seen((source, token.partition), token.offset)
-            })
-        };
+        let seen =
+            || self.with(partition, |mark| mark.has_seen((source, token.partition), token.offset));
         self.until(patience, || async { Ok(seen().await?.then_some(())) })
             .await
             .map(|seen| seen.is_some())

@@ -23,11 +23,7 @@ const PARALLEL: usize = 16;
 fn corrupt(what: &str) -> impl Fn(prost::DecodeError) -> Problem + '_ {
     move |error| {
         tracing::error!(what, %error, "a stored row cannot be read");
-        Problem::new(
-            500,
-            "corrupt",
-            "a stored row cannot be read; the operators are told",
-        )
+        Problem::new(500, "corrupt", "a stored row cannot be read; the operators are told")
     }
 }
 
@@ -61,12 +57,7 @@ pub(crate) async fn history(
     let (rows, more) = page(rows, range, first, limit);
     let items = rows
         .into_iter()
-        .map(|(seq, item)| {
-            Ok(v1::HistoryItem {
-                seq,
-                item: Some(history_item(item, first)?),
-            })
-        })
+        .map(|(seq, item)| Ok(v1::HistoryItem { seq, item: Some(history_item(item, first)?) }))
         .collect::<Result<_, Problem>>()?;
     Ok(v1::HistoryReply { items, more })
 }
@@ -109,11 +100,7 @@ fn history_item(item: Bytes, visible_from: u64) -> Result<history_item::Item, Pr
         Some(stored_item::Item::ChatChange(change)) => {
             Ok(history_item::Item::ChatUpdate(change.as_seen(visible_from)))
         }
-        None => Err(Problem::new(
-            500,
-            "corrupt",
-            "a stored row is empty; the operators are told",
-        )),
+        None => Err(Problem::new(500, "corrupt", "a stored row is empty; the operators are told")),
     }
 }
 
@@ -123,26 +110,12 @@ async fn visible_from(
     user: &UserId,
     chat: &ChatId,
 ) -> Result<u64, Problem> {
-    let membership = service
-        .ports
-        .messages
-        .membership(user, chat)
-        .await
-        .map_err(|e| unavailable(&e))?;
+    let membership =
+        service.ports.messages.membership(user, chat).await.map_err(|e| unavailable(&e))?;
     match membership {
         Some(row) => first_visible(&row),
-        None => match service
-            .ports
-            .messages
-            .chat(chat)
-            .await
-            .map_err(|e| unavailable(&e))?
-        {
-            Some(_) => Err(Problem::new(
-                403,
-                "not_a_member",
-                "you are not a member of this chat",
-            )),
+        None => match service.ports.messages.chat(chat).await.map_err(|e| unavailable(&e))? {
+            Some(_) => Err(Problem::new(403, "not_a_member", "you are not a member of this chat")),
             None => Err(Problem::new(404, "no_such_chat", "there is no such chat")),
         },
     }
@@ -165,53 +138,27 @@ pub(crate) async fn inbox(
     let filter = request.filter();
     let mut after = Position(request.after);
     if filter == Filter::Unreceived {
-        let row = service
-            .ports
-            .devices
-            .device(&user, &device)
-            .await
-            .map_err(|e| unavailable(&e))?;
+        let row =
+            service.ports.devices.device(&user, &device).await.map_err(|e| unavailable(&e))?;
         after = after.max(row.map_or(Position::BEGINNING, |row| row.cursor));
     }
     let limit = limit(request.limit);
     let partition = service.placement.of_user(&user);
-    let stored = service
-        .progress
-        .stored(partition)
-        .await
-        .map_err(|e| unavailable(&e))?;
-    let Some(upto) = stored
-        .0
-        .checked_sub(1)
-        .map(|last| Position::at(Offset(last)))
-    else {
+    let stored = service.progress.stored(partition).await.map_err(|e| unavailable(&e))?;
+    let Some(upto) = stored.0.checked_sub(1).map(|last| Position::at(Offset(last))) else {
         return Ok(v1::InboxReply::default());
     };
     let mut found: Vec<(u64, stored_event::Event)> = Vec::new();
     let mut complete = false;
     while !complete && found.len() <= limit {
-        let scan = if filter == Filter::Events {
-            limit + 1
-        } else {
-            SCAN
-        };
-        let rows = service
-            .ports
-            .messages
-            .inbox(partition, &user, (after, upto), scan)
-            .await;
+        let scan = if filter == Filter::Events { limit + 1 } else { SCAN };
+        let rows = service.ports.messages.inbox(partition, &user, (after, upto), scan).await;
         let rows = rows.map_err(|e| unavailable(&e))?;
         complete = rows.len() < scan;
         for (position, event) in rows {
             after = Position(position);
-            let event = v1::StoredEvent::decode(event)
-                .map_err(corrupt("inbox.event"))?
-                .event;
-            found.extend(
-                event
-                    .filter(|e| wanted(e, filter))
-                    .map(|event| (position, event)),
-            );
+            let event = v1::StoredEvent::decode(event).map_err(corrupt("inbox.event"))?.event;
+            found.extend(event.filter(|e| wanted(e, filter)).map(|event| (position, event)));
         }
     }
     let more = found.len() > limit;
@@ -220,11 +167,7 @@ pub(crate) async fn inbox(
         Some((position, _)) if more => *position,
         _ => upto.0,
     };
-    Ok(v1::InboxReply {
-        events: frames(service, found).await?,
-        upto: reached,
-        more,
-    })
+    Ok(v1::InboxReply { events: frames(service, found).await?, upto: reached, more })
 }
 
 fn wanted(event: &stored_event::Event, filter: Filter) -> bool {
@@ -281,10 +224,7 @@ async fn bodies(service: &MessageService, places: &[(ChatId, u64)]) -> Result<Ve
         let items = service.ports.messages.items(places).await?;
         Ok::<_, PortError>(items.into_iter().collect::<Option<Vec<Bytes>>>())
     };
-    let found = service
-        .progress
-        .until(service.config.body_wait(), look)
-        .await;
+    let found = service.progress.until(service.config.body_wait(), look).await;
     found
         .map_err(|e| unavailable(&e))?
         .ok_or_else(|| Problem::unavailable("a message is not stored yet; try again"))
@@ -302,11 +242,7 @@ pub(crate) async fn chats(
         after => Some(after.parse::<ChatId>()?),
     };
     let limit = limit(request.limit);
-    let rows = service
-        .ports
-        .messages
-        .memberships(&user, after.as_ref(), limit + 1)
-        .await;
+    let rows = service.ports.messages.memberships(&user, after.as_ref(), limit + 1).await;
     let mut rows = rows.map_err(|e| unavailable(&e))?;
     let more = rows.len() > limit;
     rows.truncate(limit);
@@ -344,12 +280,8 @@ async fn view(
     let row = row.ok_or_else(|| Problem::unavailable("this chat is not stored yet; try again"))?;
     let state = v1::StoredChat::decode(row.state).map_err(corrupt("chats.state"))?;
     let newest = HistoryRange::Before(u64::MAX);
-    let rows = service
-        .ports
-        .messages
-        .history(chat, newest, 16)
-        .await
-        .map_err(|e| unavailable(&e))?;
+    let rows =
+        service.ports.messages.history(chat, newest, 16).await.map_err(|e| unavailable(&e))?;
     let (rows, _) = page(rows, newest, visible_from, 16);
     let last_seq = rows.last().map_or(0, |(seq, _)| *seq);
     let mut last_message = None;
@@ -392,13 +324,7 @@ mod tests {
     #[test]
     fn l3_a_page_ends_before_a_place_that_is_not_stored_yet() {
         let newest = HistoryRange::Before(u64::MAX);
-        check(
-            &[1, 2, 3],
-            HistoryRange::After(0),
-            1,
-            5,
-            (&[1, 2, 3], false),
-        );
+        check(&[1, 2, 3], HistoryRange::After(0), 1, 5, (&[1, 2, 3], false));
         check(&[1, 2, 4], HistoryRange::After(0), 1, 5, (&[1, 2], true));
         check(&[2, 3], HistoryRange::After(0), 1, 5, (&[], true));
         check(&[1, 2, 3], HistoryRange::After(0), 1, 2, (&[1, 2], true));

@@ -17,12 +17,7 @@ pub(crate) fn add(
     offset: Offset,
     entry: &RecipientEntry,
 ) -> Result<(), Malformed> {
-    let rows = Rows {
-        batch,
-        partition,
-        position: Position::at(offset),
-        entry,
-    };
+    let rows = Rows { batch, partition, position: Position::at(offset), entry };
     match &entry.event {
         Event::Message(message) => rows.message(message),
         Event::ChatChange(change) => rows.chat_change(change),
@@ -36,15 +31,9 @@ pub(crate) fn add(
             let request = verdict.request_id[..]
                 .try_into()
                 .map_err(|_| Malformed::because("a verdict's request id must be 16 bytes"))?;
-            let stored = v1::StoredVerdict {
-                verdict: Some(verdict.clone()),
-            };
+            let stored = v1::StoredVerdict { verdict: Some(verdict.clone()) };
             let verdict = stored.encode_to_vec().into();
-            rows.batch.verdicts.push(VerdictRow {
-                request,
-                verdict,
-                at_ms: entry.at_ms,
-            });
+            rows.batch.verdicts.push(VerdictRow { request, verdict, at_ms: entry.at_ms });
             Ok(())
         }
         Event::Duplicate(_) | Event::ConnectionRequest(_) | Event::Marks(_) => Ok(()),
@@ -59,16 +48,9 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Whether this is the sender's copy, which alone writes what is stored once.
-    fn is_first_copy(&self) -> bool {
-        self.entry
-            .origin
-            .is_some_and(|(_, origin)| origin.index == 0)
-    }
-
     fn message(mut self, message: &v1::Message) -> Result<(), Malformed> {
         let chat: ChatId = message.chat_id.parse()?;
-        if self.is_first_copy() {
+        if self.entry.is_first_copy {
             let item = stored_item::Item::Message(message.clone());
             let row = self.item(chat, message.seq, item);
             self.batch.messages.push(row);
@@ -86,28 +68,19 @@ impl Rows<'_> {
         };
         let (sent, received) = (pointer(true), pointer(false));
         self.inbox(|_, user| {
-            if user.as_str() == message.sender_id {
-                sent.clone()
-            } else {
-                received.clone()
-            }
+            if user.as_str() == message.sender_id { sent.clone() } else { received.clone() }
         });
         Ok(())
     }
 
     fn chat_change(mut self, change: &v1::ChatChange) -> Result<(), Malformed> {
         let chat: ChatId = change.chat_id.parse()?;
-        if self.is_first_copy() {
+        if self.entry.is_first_copy {
             let item = stored_item::Item::ChatChange(change.clone());
             let row = self.item(chat, change.seq, item);
             self.batch.messages.push(row);
         }
-        self.members(
-            chat,
-            change.seq,
-            &change.members,
-            (&change.name, change.version),
-        );
+        self.members(chat, change.seq, &change.members, (&change.name, change.version));
         self.inbox(|index, _| {
             let seen = change.as_seen(change.visible_from.get(index).copied().unwrap_or_default());
             encode_event(stored_event::Event::ChatUpdate(seen))
@@ -117,12 +90,7 @@ impl Rows<'_> {
 
     fn item(&self, chat: ChatId, seq: u64, item: stored_item::Item) -> MessageRow {
         let item = v1::StoredItem { item: Some(item) }.encode_to_vec().into();
-        MessageRow {
-            chat,
-            seq,
-            item,
-            at_ms: self.entry.at_ms,
-        }
+        MessageRow { chat, seq, item, at_ms: self.entry.at_ms }
     }
 
     /// The chat's row, and the memberships of this record's users.
@@ -133,34 +101,17 @@ impl Rows<'_> {
         members: &[v1::Member],
         (name, changes): (&str, u64),
     ) {
-        if self.is_first_copy() {
-            let state = v1::StoredChat {
-                members: members.to_vec(),
-                name: name.into(),
-                version: changes,
-            };
-            self.batch.chats.push(ChatRow {
-                chat,
-                version,
-                state: state.encode_to_vec().into(),
-            });
+        if self.entry.is_first_copy {
+            let state =
+                v1::StoredChat { members: members.to_vec(), name: name.into(), version: changes };
+            self.batch.chats.push(ChatRow { chat, version, state: state.encode_to_vec().into() });
         }
         for user in &self.entry.users {
             let member = members.iter().find(|m| m.user_id == user.as_str());
-            let visible = member.map(|m| v1::SeqSpan {
-                first: m.visible_from,
-                last: None,
-            });
-            let state = v1::StoredMembership {
-                visible: visible.into_iter().collect(),
-            };
+            let visible = member.map(|m| v1::SeqSpan { first: m.visible_from, last: None });
+            let state = v1::StoredMembership { visible: visible.into_iter().collect() };
             let state = state.encode_to_vec().into();
-            self.batch.memberships.push(MembershipRow {
-                user: user.clone(),
-                chat,
-                version,
-                state,
-            });
+            self.batch.memberships.push(MembershipRow { user: user.clone(), chat, version, state });
         }
     }
 
@@ -178,7 +129,5 @@ impl Rows<'_> {
 }
 
 fn encode_event(event: stored_event::Event) -> Bytes {
-    v1::StoredEvent { event: Some(event) }
-        .encode_to_vec()
-        .into()
+    v1::StoredEvent { event: Some(event) }.encode_to_vec().into()
 }

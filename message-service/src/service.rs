@@ -33,14 +33,7 @@ impl MessageService {
         config: MessagesConfig,
     ) -> Self {
         let progress = Progress::new(Arc::clone(&ports.checkpoints));
-        Self {
-            ports,
-            producer,
-            placement,
-            source,
-            progress,
-            config,
-        }
+        Self { ports, producer, placement, source, progress, config }
     }
 
     /// Stores the owned partitions until the tasks stop.
@@ -60,15 +53,9 @@ impl MessageService {
         let token = token.parse()?;
         let partition = self.placement.of_user(user);
         let patience = self.config.read_your_write();
-        match self
-            .progress
-            .wait_for(partition, (self.source, token), patience)
-            .await
-        {
+        match self.progress.wait_for(partition, (self.source, token), patience).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Problem::unavailable(
-                "this write is not visible yet; try again",
-            )),
+            Ok(false) => Err(Problem::unavailable("this write is not visible yet; try again")),
             Err(error) => Err(unavailable(&error)),
         }
     }
@@ -91,36 +78,28 @@ impl v1::messages_server::Messages for MessageService {
         &self,
         request: Request<v1::HistoryRequest>,
     ) -> Result<Response<v1::HistoryReply>, Status> {
-        Ok(Response::new(
-            reads::history(self, request.into_inner()).await?,
-        ))
+        Ok(Response::new(reads::history(self, request.into_inner()).await?))
     }
 
     async fn inbox(
         &self,
         request: Request<v1::InboxRequest>,
     ) -> Result<Response<v1::InboxReply>, Status> {
-        Ok(Response::new(
-            reads::inbox(self, request.into_inner()).await?,
-        ))
+        Ok(Response::new(reads::inbox(self, request.into_inner()).await?))
     }
 
     async fn chats(
         &self,
         request: Request<v1::ChatsRequest>,
     ) -> Result<Response<v1::ChatsReply>, Status> {
-        Ok(Response::new(
-            reads::chats(self, request.into_inner()).await?,
-        ))
+        Ok(Response::new(reads::chats(self, request.into_inner()).await?))
     }
 
     async fn chat(
         &self,
         request: Request<v1::ChatRequest>,
     ) -> Result<Response<v1::ChatView>, Status> {
-        Ok(Response::new(
-            reads::chat(self, request.into_inner()).await?,
-        ))
+        Ok(Response::new(reads::chat(self, request.into_inner()).await?))
     }
 
     async fn await_verdict(
@@ -131,10 +110,7 @@ impl v1::messages_server::Messages for MessageService {
         let id = <[u8; 16]>::try_from(&request.request_id[..])
             .map_err(|_| Problem::invalid("requestId must be 16 bytes"))?;
         let patience = Duration::from_millis(request.timeout_ms.into());
-        let stored = self
-            .progress
-            .until(patience, || self.ports.messages.verdict(&id))
-            .await;
+        let stored = self.progress.until(patience, || self.ports.messages.verdict(&id)).await;
         let verdict = match stored.map_err(|e| unavailable(&e))? {
             Some(bytes) => {
                 v1::StoredVerdict::decode(bytes)
@@ -151,12 +127,7 @@ impl v1::messages_server::Messages for MessageService {
         request: Request<v1::Caller>,
     ) -> Result<Response<v1::Device>, Status> {
         let (user, device) = caller(Some(request.into_inner()))?;
-        let row = self
-            .ports
-            .devices
-            .device(&user, &device)
-            .await
-            .map_err(|e| unavailable(&e))?;
+        let row = self.ports.devices.device(&user, &device).await.map_err(|e| unavailable(&e))?;
         Ok(Response::new(v1::Device {
             user_id: user.to_string(),
             device_id: device.to_string(),
@@ -183,11 +154,7 @@ impl v1::messages_server::Messages for MessageService {
             .into_iter()
             .map(row)
             .collect::<Result<Vec<_>, Problem>>()?;
-        self.ports
-            .devices
-            .save_cursors(&rows)
-            .await
-            .map_err(|e| unavailable(&e))?;
+        self.ports.devices.save_cursors(&rows).await.map_err(|e| unavailable(&e))?;
         Ok(Response::new(v1::SaveCursorsReply {}))
     }
 
@@ -198,16 +165,9 @@ impl v1::messages_server::Messages for MessageService {
         let request = request.into_inner();
         let partition = chaski_core::Partition(request.partition);
         let limit = request.limit.clamp(1, 100) as usize;
-        let rows = self
-            .ports
-            .checkpoints
-            .watermarks(ROLE, partition, limit)
-            .await;
+        let rows = self.ports.checkpoints.watermarks(ROLE, partition, limit).await;
         let rows = rows.map_err(|e| unavailable(&e))?;
-        let watermarks = rows
-            .iter()
-            .map(|row| watermark_to_proto(&row.watermark))
-            .collect();
+        let watermarks = rows.iter().map(|row| watermark_to_proto(&row.watermark)).collect();
         Ok(Response::new(v1::WatermarksReply { watermarks }))
     }
 }

@@ -45,22 +45,14 @@ pub fn encode_command(command: &Command) -> Bytes {
     use new_messages_record::Action as Proto;
     let action = match &command.action {
         Action::Send(send) => Proto::Submit(v1::SubmitMessage {
-            to: send
-                .to
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            to: send.to.as_ref().map(ToString::to_string).unwrap_or_default(),
             client_message_id: send.key.as_str().into(),
             content: Some(content_to_proto(&send.content)),
             sent_at_ms: send.sent_at,
         }),
         Action::Create(create) => Proto::Create(v1::SubmitChat {
             request_id: Bytes::copy_from_slice(&create.request),
-            participants: create
-                .participants
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            participants: create.participants.iter().map(ToString::to_string).collect(),
             name: create.name.clone(),
             client_chat_id: create.key.as_str().into(),
             history: history_to_proto(create.history).into(),
@@ -84,11 +76,7 @@ pub fn decode_command(bytes: Bytes) -> Result<Command, Malformed> {
     let user: UserId = record.user_id.parse()?;
     let action = match record.action {
         Some(Proto::Submit(submit)) => Action::Send(Send {
-            to: if submit.to.is_empty() {
-                None
-            } else {
-                Some(submit.to.parse()?)
-            },
+            to: if submit.to.is_empty() { None } else { Some(submit.to.parse()?) },
             key: submit.client_message_id.parse()?,
             content: Arc::new(content_from_proto(submit.content)?),
             sent_at: submit.sent_at_ms,
@@ -113,20 +101,12 @@ pub fn decode_command(bytes: Bytes) -> Result<Command, Malformed> {
             })
         }
         Some(_) => {
-            return Err(Malformed::because(
-                "an action that this version does not know",
-            ));
+            return Err(Malformed::because("an action that this version does not know"));
         }
         None => return Err(Malformed::because("a record without an action")),
     };
     let device = record.device_id.parse()?;
-    Ok(Command {
-        chat,
-        user,
-        device,
-        accepted_at: record.accepted_at_ms,
-        action,
-    })
+    Ok(Command { chat, user, device, accepted_at: record.accepted_at_ms, action })
 }
 
 /// An event of the fan-out, encoded once for all the partitions it goes to.
@@ -144,15 +124,8 @@ impl EncodedEvent {
     #[must_use]
     pub fn of(output: &Output) -> Self {
         let (event, record_type, at_ms) = event_to_proto(output);
-        let record = v1::RecipientsRecord {
-            event: Some(event),
-            ..Default::default()
-        };
-        Self {
-            field: record.encode_to_vec().into(),
-            at_ms,
-            record_type,
-        }
+        let record = v1::RecipientsRecord { event: Some(event), ..Default::default() };
+        Self { field: record.encode_to_vec().into(), at_ms, record_type }
     }
 
     /// The record's time: the input's.
@@ -170,18 +143,12 @@ impl EncodedEvent {
         (source, partition, offset): (SourceId, Partition, Offset),
         prev: Option<Origin>,
     ) -> (Bytes, Bytes) {
-        let place = |origin: Origin| v1::Place {
-            offset: origin.offset.0,
-            index: origin.index,
-        };
+        let place = |origin: Origin| v1::Place { offset: origin.offset.0, index: origin.index };
         let head = v1::RecipientsRecord {
             origin: Some(v1::Origin {
                 source: source.0,
                 partition: partition.0,
-                place: Some(place(Origin {
-                    offset,
-                    index: output.index,
-                })),
+                place: Some(place(Origin { offset, index: output.index })),
             }),
             prev: prev.map(place),
             users: output.users.iter().map(ToString::to_string).collect(),
@@ -213,12 +180,7 @@ fn event_to_proto(output: &Output) -> (recipients_record::Event, &'static str, i
                 content: Some(content_to_proto(&m.content)),
                 sent_at_ms: m.sent_at,
                 accepted_at_ms: m.accepted_at,
-                members: m
-                    .members
-                    .iter()
-                    .flat_map(|ms| ms.iter())
-                    .map(member_to_proto)
-                    .collect(),
+                members: m.members.iter().flat_map(|ms| ms.iter()).map(member_to_proto).collect(),
             };
             (Proto::Message(message), "message", m.accepted_at)
         }
@@ -257,21 +219,29 @@ fn event_to_proto(output: &Output) -> (recipients_record::Event, &'static str, i
             };
             (Proto::Verdict(verdict), "verdict", v.accepted_at)
         }
-        Event::Duplicate { id, accepted_at } => (
-            Proto::Duplicate(Bytes::copy_from_slice(&id.0)),
-            "duplicate",
-            *accepted_at,
-        ),
+        Event::Duplicate { id, accepted_at } => {
+            (Proto::Duplicate(Bytes::copy_from_slice(&id.0)), "duplicate", *accepted_at)
+        }
     }
 }
 
-/// A record of `recipients`, checked.
+/// A record of `recipients`: its place in the generator's outputs, and what it says.
 #[derive(Clone, Debug)]
-pub struct RecipientEntry {
+pub struct RecipientRecord {
     /// Where the generator took it from; `None` for records that are not the generator's.
     pub origin: Option<((SourceId, Partition), Origin)>,
     /// The origin this incarnation of the generator sent before to the same partition.
     pub prev: Option<Origin>,
+    /// What it says. Apart from its place, so that a record which this version cannot read does
+    /// not look like a hole to those behind it.
+    pub entry: Result<RecipientEntry, Malformed>,
+}
+
+/// What a record of `recipients` says, checked.
+#[derive(Clone, Debug)]
+pub struct RecipientEntry {
+    /// Whether it is the acting user's copy, which alone writes what is stored once.
+    pub is_first_copy: bool,
     /// Whom it is for.
     pub users: Vec<UserId>,
     /// The input's time.
@@ -280,26 +250,25 @@ pub struct RecipientEntry {
     pub event: recipients_record::Event,
 }
 
-impl RecipientEntry {
+impl RecipientRecord {
     /// Decodes a record; bodies share the memory of `bytes`.
     pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
-        let record = v1::RecipientsRecord::decode(bytes)?;
-        let place = |p: v1::Place| Origin {
-            offset: Offset(p.offset),
-            index: p.index,
-        };
-        let origin = record.origin.map(|o| {
+        let mut record = v1::RecipientsRecord::decode(bytes)?;
+        let place = |p: v1::Place| Origin { offset: Offset(p.offset), index: p.index };
+        let origin = record.origin.take().map(|o| {
             let origin = place(o.place.unwrap_or_default());
             ((SourceId(o.source), Partition(o.partition)), origin)
         });
-        let users = record
-            .users
-            .iter()
-            .map(|u| u.parse())
-            .collect::<Result<Vec<UserId>, _>>()?;
-        let event = record
-            .event
-            .ok_or_else(|| Malformed::because("a record without an event"))?;
+        let prev = record.prev.take().map(place);
+        let is_first_copy = origin.is_some_and(|(_, origin)| origin.index == 0);
+        Ok(Self { origin, prev, entry: RecipientEntry::of(record, is_first_copy) })
+    }
+}
+
+impl RecipientEntry {
+    fn of(record: v1::RecipientsRecord, is_first_copy: bool) -> Result<Self, Malformed> {
+        let users = record.users.iter().map(|u| u.parse()).collect::<Result<Vec<UserId>, _>>()?;
+        let event = record.event.ok_or_else(|| Malformed::because("a record without an event"))?;
         if users.is_empty() {
             return Err(Malformed::because("a record for nobody"));
         }
@@ -316,13 +285,7 @@ impl RecipientEntry {
             }
             _ => {}
         }
-        Ok(Self {
-            origin,
-            prev: record.prev.map(place),
-            users,
-            at_ms: record.at_ms,
-            event,
-        })
+        Ok(Self { is_first_copy, users, at_ms: record.at_ms, event })
     }
 }
 
@@ -383,11 +346,7 @@ pub(crate) fn member_from_proto(member: &v1::Member) -> Result<Member, Malformed
         v1::Role::Member => Role::Member,
         v1::Role::Admin => Role::Admin,
     };
-    Ok(Member {
-        user: member.user_id.parse()?,
-        role,
-        visible_from: member.visible_from,
-    })
+    Ok(Member { user: member.user_id.parse()?, role, visible_from: member.visible_from })
 }
 
 pub(crate) fn history_to_proto(history: History) -> v1::create_chat::History {
@@ -428,7 +387,5 @@ impl v1::Cause {
 }
 
 fn request_id(bytes: &[u8]) -> Result<[u8; 16], Malformed> {
-    bytes
-        .try_into()
-        .map_err(|_| Malformed::because("a request id must be 16 bytes"))
+    bytes.try_into().map_err(|_| Malformed::because("a request id must be 16 bytes"))
 }

@@ -22,10 +22,8 @@ pub struct FrameError {
 /// Reads a client frame: JSON from a text frame, protobuf from a binary one.
 pub fn client_frame(bytes: &Bytes, json: bool) -> Result<v1::ClientFrame, FrameError> {
     let frame = if json {
-        serde_json::from_slice(bytes).map_err(|error| FrameError {
-            id: json_id(bytes),
-            message: error.to_string(),
-        })?
+        serde_json::from_slice(bytes)
+            .map_err(|error| FrameError { id: json_id(bytes), message: error.to_string() })?
     } else {
         binary_frame(bytes)?
     };
@@ -69,12 +67,7 @@ fn binary_frame(bytes: &Bytes) -> Result<v1::ClientFrame, FrameError> {
 }
 
 fn check(frame: v1::ClientFrame) -> Result<v1::ClientFrame, FrameError> {
-    let wrong = |message: &str| {
-        Err(FrameError {
-            id: frame.id,
-            message: message.into(),
-        })
-    };
+    let wrong = |message: &str| Err(FrameError { id: frame.id, message: message.into() });
     match (&frame.command, &frame.ack) {
         (None, None) => wrong("a frame needs a command that this server knows, or ack"),
         (Some(_), _) if frame.id == 0 => wrong("id must be an integer above 0"),
@@ -95,31 +88,19 @@ impl v1::ServerFrame {
     /// A reply to the frame with this id.
     #[must_use]
     pub fn reply(id: u32, body: server_frame::Body) -> Self {
-        Self {
-            reply_to: Some(id),
-            position: None,
-            body: Some(body),
-        }
+        Self { reply_to: Some(id), position: None, body: Some(body) }
     }
 
     /// An event at this place in the user's order.
     #[must_use]
     pub fn event(position: u64, body: server_frame::Body) -> Self {
-        Self {
-            reply_to: None,
-            position: Some(position),
-            body: Some(body),
-        }
+        Self { reply_to: None, position: Some(position), body: Some(body) }
     }
 
     /// A notice without a place.
     #[must_use]
     pub fn notice(body: server_frame::Body) -> Self {
-        Self {
-            reply_to: None,
-            position: None,
-            body: Some(body),
-        }
+        Self { reply_to: None, position: None, body: Some(body) }
     }
 
     /// The frame's bytes: JSON, or protobuf.
@@ -204,10 +185,8 @@ impl v1::ChatChange {
 #[must_use]
 pub fn rejected_event(rejection: &v1::Rejection) -> v1::MessageRejected {
     let cause = rejection.cause().to_core();
-    let (status, code, words) = cause.map_or(
-        (422, "rejected_by_recipient", ""),
-        chaski_core::record::Cause::describe,
-    );
+    let (status, code, words) =
+        cause.map_or((422, "rejected_by_recipient", ""), chaski_core::record::Cause::describe);
     v1::MessageRejected {
         chat_id: rejection.chat_id.clone(),
         message_id: message_id(&rejection.message_id),
@@ -215,11 +194,7 @@ pub fn rejected_event(rejection: &v1::Rejection) -> v1::MessageRejected {
         by_user_id: rejection.by_user_id.clone(),
         status,
         code: code.into(),
-        reason: if rejection.reason.is_empty() {
-            words.into()
-        } else {
-            rejection.reason.clone()
-        },
+        reason: if rejection.reason.is_empty() { words.into() } else { rejection.reason.clone() },
     }
 }
 
@@ -233,9 +208,9 @@ pub fn event_body(event: &recipients_record::Event, index: usize) -> Option<serv
             let visible_from = change.visible_from.get(index).copied().unwrap_or_default();
             Some(server_frame::Body::ChatUpdate(change.as_seen(visible_from)))
         }
-        Event::Rejection(rejection) => Some(server_frame::Body::MessageRejected(rejected_event(
-            rejection,
-        ))),
+        Event::Rejection(rejection) => {
+            Some(server_frame::Body::MessageRejected(rejected_event(rejection)))
+        }
         Event::Verdict(_) | Event::Duplicate(_) | Event::ConnectionRequest(_) | Event::Marks(_) => {
             None
         }
@@ -244,8 +219,5 @@ pub fn event_body(event: &recipients_record::Event, index: usize) -> Option<serv
 
 /// A message id as text.
 fn message_id(bytes: &[u8]) -> String {
-    bytes
-        .try_into()
-        .map(|id| chaski_core::MessageId(id).to_string())
-        .unwrap_or_default()
+    bytes.try_into().map(|id| chaski_core::MessageId(id).to_string()).unwrap_or_default()
 }

@@ -5,13 +5,7 @@
 //! Must not know: who sends or stores these, and what is done with them.
 
 /// The generated messages, their JSON mapping and the service traits.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    unused_qualifications,
-    clippy::all,
-    clippy::unwrap_used
-)]
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::unwrap_used)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/chaski.v1.rs"));
     include!(concat!(env!("OUT_DIR"), "/client_frame.serde.rs"));
@@ -25,7 +19,10 @@ mod stored;
 mod timestamp;
 mod token;
 
-pub use codec::{EncodedEvent, Malformed, RecipientEntry, SCHEMA, decode_command, encode_command};
+pub use codec::{
+    EncodedEvent, Malformed, RecipientEntry, RecipientRecord, SCHEMA, decode_command,
+    encode_command,
+};
 pub use frame::{FrameError, client_frame, event_body, new_message, rejected_event};
 pub use problem::Problem;
 pub use stored::{decode_bucket, encode_bucket, watermark_from_proto, watermark_to_proto};

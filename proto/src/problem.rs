@@ -22,12 +22,7 @@ impl Problem {
     /// A problem without a time to try again.
     #[must_use]
     pub fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code: code.into(),
-            message: message.into(),
-            retry_after_ms: None,
-        }
+        Self { status, code: code.into(), message: message.into(), retry_after_ms: None }
     }
 
     /// 400: the request breaks a rule of the contract.
@@ -45,20 +40,14 @@ impl Problem {
     /// 503: not now; nothing happened.
     #[must_use]
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Self {
-            retry_after_ms: Some(1000),
-            ..Self::new(503, "unavailable", message)
-        }
+        Self { retry_after_ms: Some(1000), ..Self::new(503, "unavailable", message) }
     }
 
     /// 503: it may have happened; the same client id makes a retry safe (L2).
     #[must_use]
     pub fn outcome_unknown() -> Self {
         let message = "it may have happened; send again with the same client id";
-        Self {
-            retry_after_ms: Some(1000),
-            ..Self::new(503, "outcome_unknown", message)
-        }
+        Self { retry_after_ms: Some(1000), ..Self::new(503, "outcome_unknown", message) }
     }
 
     /// The problem as the body of an `error` frame.

@@ -37,12 +37,7 @@ pub fn encode_bucket(bucket: &Bucket) -> Bytes {
         seen.extend_from_slice(&id.0);
         seen.extend_from_slice(&digest.to_be_bytes());
     }
-    v1::StoredBucket {
-        chats,
-        seen: seen.into(),
-    }
-    .encode_to_vec()
-    .into()
+    v1::StoredBucket { chats, seen: seen.into() }.encode_to_vec().into()
 }
 
 /// Decodes a bucket of the fan-out's state as of `as_of`.
@@ -52,16 +47,9 @@ pub fn decode_bucket(
     placement: Placement,
 ) -> Result<Bucket, Malformed> {
     let stored = v1::StoredBucket::decode(bytes)?;
-    let mut bucket = Bucket {
-        as_of: Some(as_of),
-        ..Bucket::default()
-    };
+    let mut bucket = Bucket { as_of: Some(as_of), ..Bucket::default() };
     for chat in stored.chats {
-        let members = chat
-            .members
-            .iter()
-            .map(member_from_proto)
-            .collect::<Result<_, _>>()?;
+        let members = chat.members.iter().map(member_from_proto).collect::<Result<_, _>>()?;
         let state = Chat::new(
             placement,
             chat.creation,
@@ -79,10 +67,7 @@ pub fn decode_bucket(
     for key in keys {
         let (id, digest) = key.split_at(16);
         let id = MessageId(id.try_into().expect("16 of 24 bytes"));
-        bucket.seen.insert(
-            id,
-            u64::from_be_bytes(digest.try_into().expect("8 of 24 bytes")),
-        );
+        bucket.seen.insert(id, u64::from_be_bytes(digest.try_into().expect("8 of 24 bytes")));
     }
     Ok(bucket)
 }
@@ -90,21 +75,12 @@ pub fn decode_bucket(
 /// A watermark for the wire.
 #[must_use]
 pub fn watermark_to_proto(mark: &Watermark) -> v1::StoredWatermark {
-    let high = mark
-        .high
-        .iter()
-        .map(|((source, partition), origin)| v1::Origin {
-            source: source.0,
-            partition: partition.0,
-            place: Some(v1::Place {
-                offset: origin.offset.0,
-                index: origin.index,
-            }),
-        });
-    v1::StoredWatermark {
-        next_offset: mark.next.0,
-        high: high.collect(),
-    }
+    let high = mark.high.iter().map(|((source, partition), origin)| v1::Origin {
+        source: source.0,
+        partition: partition.0,
+        place: Some(v1::Place { offset: origin.offset.0, index: origin.index }),
+    });
+    v1::StoredWatermark { next_offset: mark.next.0, high: high.collect() }
 }
 
 /// A watermark from the wire.
@@ -112,14 +88,8 @@ pub fn watermark_to_proto(mark: &Watermark) -> v1::StoredWatermark {
 pub fn watermark_from_proto(mark: &v1::StoredWatermark) -> Watermark {
     let high = mark.high.iter().map(|o| {
         let place = o.place.unwrap_or_default();
-        let origin = Origin {
-            offset: Offset(place.offset),
-            index: place.index,
-        };
+        let origin = Origin { offset: Offset(place.offset), index: place.index };
         ((SourceId(o.source), Partition(o.partition)), origin)
     });
-    Watermark {
-        next: Offset(mark.next_offset),
-        high: high.collect(),
-    }
+    Watermark { next: Offset(mark.next_offset), high: high.collect() }
 }

@@ -20,18 +20,13 @@ impl Timestamp {
     /// From Unix milliseconds.
     #[must_use]
     pub fn from_ms(ms: i64) -> Self {
-        Self {
-            seconds: ms.div_euclid(1000),
-            nanos: ms.rem_euclid(1000) as i32 * 1_000_000,
-        }
+        Self { seconds: ms.div_euclid(1000), nanos: ms.rem_euclid(1000) as i32 * 1_000_000 }
     }
 
     /// To Unix milliseconds, saturating.
     #[must_use]
     pub fn to_ms(self) -> i64 {
-        self.seconds
-            .saturating_mul(1000)
-            .saturating_add(i64::from(self.nanos) / 1_000_000)
+        self.seconds.saturating_mul(1000).saturating_add(i64::from(self.nanos) / 1_000_000)
     }
 }
 
@@ -54,9 +49,6 @@ impl<'de> Deserialize<'de> for Timestamp {
                 de::Error::custom("a time must be RFC 3339, such as 2026-01-02T03:04:05.678Z")
             })?
             .to_offset(UtcOffset::UTC);
-        Ok(Self {
-            seconds: at.unix_timestamp(),
-            nanos: at.nanosecond() as i32,
-        })
+        Ok(Self { seconds: at.unix_timestamp(), nanos: at.nanosecond() as i32 })
     }
 }

@@ -25,19 +25,11 @@ impl FromStr for WriteToken {
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let mut parts = text.split('.');
         let mut number = || parts.next().and_then(|p| p.parse::<u64>().ok());
-        match (
-            number(),
-            number().map(u32::try_from),
-            number(),
-            parts.next(),
-        ) {
-            (Some(1), Some(Ok(partition)), Some(offset), None) => Ok(Self {
-                partition: Partition(partition),
-                offset: Offset(offset),
-            }),
-            _ => Err(Malformed::because(
-                "Chaski-Token is not one that this server gave",
-            )),
+        match (number(), number().map(u32::try_from), number(), parts.next()) {
+            (Some(1), Some(Ok(partition)), Some(offset), None) => {
+                Ok(Self { partition: Partition(partition), offset: Offset(offset) })
+            }
+            _ => Err(Malformed::because("Chaski-Token is not one that this server gave")),
         }
     }
 }
@@ -48,20 +40,9 @@ mod tests {
 
     #[test]
     fn a_token_comes_back_and_nothing_else_does() {
-        let token = WriteToken {
-            partition: Partition(3),
-            offset: Offset(77),
-        };
+        let token = WriteToken { partition: Partition(3), offset: Offset(77) };
         assert_eq!(token.to_string().parse::<WriteToken>().unwrap(), token);
-        for bad in [
-            "",
-            "1",
-            "1.2",
-            "2.3.4",
-            "1.3.4.5",
-            "1.-3.4",
-            "1.99999999999.4",
-        ] {
+        for bad in ["", "1", "1.2", "2.3.4", "1.3.4.5", "1.-3.4", "1.99999999999.4"] {
             assert!(bad.parse::<WriteToken>().is_err(), "{bad}");
         }
     }

@@ -15,7 +15,7 @@
 mod samples;
 
 use bytes::Bytes;
-use chaski_proto::{RecipientEntry, decode_command, encode_command};
+use chaski_proto::{RecipientRecord, decode_command, encode_command};
 use prost::{
     Message as _,
     encoding::{DecodeContext, decode_key, skip_field},
@@ -121,8 +121,9 @@ fn commands_and_entries_are_read_and_written_as_the_golden_bytes() {
     let events = golden("RecipientsRecord");
     assert_eq!(events.len(), 7);
     for (name, bytes) in events {
-        let entry = RecipientEntry::decode(bytes.into());
-        let entry = entry.unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(entry.origin.is_some() && entry.prev.is_some() && entry.at_ms == 1_700_000_000_123);
+        let record = RecipientRecord::decode(bytes.into()).expect("a record");
+        let entry = record.entry.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(record.origin.is_some() && record.prev.is_some(), "{name}");
+        assert_eq!((entry.at_ms, entry.users.len()), (1_700_000_000_123, 2), "{name}");
     }
 }

@@ -149,10 +149,7 @@ fn defaults_are_written() {
         v1::ServerFrame::reply(0, Body::Error(v1::Error::default())),
         json!({"replyTo": 0, "error": {"code": "", "status": 0, "message": ""}}),
     );
-    check(
-        v1::ServerFrame::reply(2, Body::Pong(v1::Pong {})),
-        json!({"replyTo": 2, "pong": {}}),
-    );
+    check(v1::ServerFrame::reply(2, Body::Pong(v1::Pong {})), json!({"replyTo": 2, "pong": {}}));
     check(
         v1::ServerFrame::notice(Body::GoAway(v1::GoAway::default())),
         json!({"goAway": {"reason": "", "retryAfterMs": 0}}),
@@ -215,9 +212,8 @@ fn wrong_frames_are_refused_with_their_id() {
 
 #[test]
 fn wrong_binary_frames_are_refused_with_their_id() {
-    let encode = |command| {
-        v1::ClientFrame { id: 5, ack: None, command: Some(command) }.encode_to_vec()
-    };
+    let encode =
+        |command| v1::ClientFrame { id: 5, ack: None, command: Some(command) }.encode_to_vec();
     let ping = encode(Command::Ping(v1::Ping {}));
     let settings = Command::SetSettings(v1::SetSettings { hide_read_marks: true });
     let id = [0x08, 5];

@@ -42,7 +42,8 @@ impl Set {
 const PARTITIONS: u32 = 4;
 const TOPICS: &str = "chaski-e2e-";
 const KEYSPACE: &str = "chaski_e2e_";
-const ZNODE: &str = "e2e-";
+/// Below the configured chroot.
+const ZNODES: &str = "/e2e";
 const OLD_S: i64 = 3600;
 
 /// What runs of an hour ago and more left, because they were killed or ran in part, is removed once.
@@ -92,7 +93,7 @@ impl Place {
         let (nodes, _) = store.rsplit_once('/').context("CHASKI_STORE names a keyspace")?;
         self.config.topic_prefix = format!("{TOPICS}{name}.");
         self.config.store = format!("{nodes}/{KEYSPACE}{name}");
-        self.config.coordinator = format!("{}/{ZNODE}{name}", coordinator.trim_end_matches('/'));
+        self.config.coordinator = format!("{}{ZNODES}/{name}", coordinator.trim_end_matches('/'));
         self.config.log = log;
         SWEPT.get_or_try_init(|| self.sweep(&coordinator)).await?;
         let (urls, options) = (self.config.urls()?, self.config.backends());
@@ -110,13 +111,15 @@ impl Place {
         if self.set == Set::Real {
             let urls = self.config.urls()?;
             if let LogUrl::Kafka(brokers) = &urls.log {
-                delete_topics(brokers, |topic| topic.starts_with(&self.config.topic_prefix)).await?;
+                delete_topics(brokers, |topic| topic.starts_with(&self.config.topic_prefix))
+                    .await?;
             }
             if let StoreUrl::Scylla { nodes, keyspace } = &urls.store {
                 drop_keyspaces(nodes, |name| name == keyspace).await?;
             }
             let (parent, name) =
                 self.config.coordinator.rsplit_once('/').context("a znode of its own")?;
+            let parent = parent.strip_suffix(ZNODES).context("below the configured chroot")?;
             delete_znodes(parent, |znode| znode == name).await?;
         }
         Ok(self.dir.close()?)
@@ -135,7 +138,7 @@ impl Place {
             unreachable!("the scheme is checked")
         };
         drop_keyspaces(nodes, |keyspace| old(keyspace, KEYSPACE)).await?;
-        delete_znodes(coordinator, |znode| old(znode, ZNODE)).await
+        delete_znodes(coordinator, |znode| old(znode, "")).await
     }
 }
 
@@ -184,9 +187,12 @@ async fn drop_keyspaces(nodes: &[String], which: impl Fn(&str) -> bool) -> Resul
 async fn delete_znodes(parent: &str, which: impl Fn(&str) -> bool) -> Result<()> {
     let parent: CoordinatorUrl = parent.parse()?;
     let tree = open_coordinator(&parent, &chaski_backends::BackendOptions::default()).await?;
-    for znode in tree.children("").await? {
+    if tree.get(ZNODES).await?.is_none() {
+        return Ok(());
+    }
+    for znode in tree.children(ZNODES).await? {
         if which(&znode) {
-            delete_tree(&*tree, format!("/{znode}")).await?;
+            delete_tree(&*tree, format!("{ZNODES}/{znode}")).await?;
         }
     }
     Ok(())

@@ -21,8 +21,7 @@ pub struct World {
 }
 
 /// The worlds that cases share: the usual one, and the one with small limits.
-static SHARED: [[OnceCell<World>; 2]; 2] =
-    [const { [const { OnceCell::const_new() }; 2] }; 2];
+static SHARED: [[OnceCell<World>; 2]; 2] = [const { [const { OnceCell::const_new() }; 2] }; 2];
 
 fn shared(set: Set) -> &'static [OnceCell<World>; 2] {
     &SHARED[usize::from(set == Set::Real)]

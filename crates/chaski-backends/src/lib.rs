@@ -91,10 +91,7 @@ pub async fn open_log(url: &LogUrl, options: &BackendOptions) -> Result<Arc<dyn 
     match url {
         LogUrl::Embedded(path) => Ok(open_embedded(path, options).await?.log()),
         LogUrl::Kafka(brokers) => {
-            let options = KafkaOptions {
-                brokers: brokers.clone(),
-                ..options.kafka.clone()
-            };
+            let options = KafkaOptions { brokers: brokers.clone(), ..options.kafka.clone() };
             Ok(KafkaLog::connect(options).await?)
         }
     }
@@ -162,11 +159,7 @@ pub async fn migrate(url: &StoreUrl, options: &BackendOptions) -> Result<Vec<Str
 }
 
 fn cql_options(nodes: &[String], keyspace: &str, options: &BackendOptions) -> CqlOptions {
-    CqlOptions {
-        nodes: nodes.to_vec(),
-        keyspace: keyspace.to_owned(),
-        ..options.cql.clone()
-    }
+    CqlOptions { nodes: nodes.to_vec(), keyspace: keyspace.to_owned(), ..options.cql.clone() }
 }
 
 /// The directories this process has open. Process-wide like the lock on the directory, so that
@@ -175,10 +168,7 @@ static OPEN: Mutex<Option<HashMap<PathBuf, WeakEmbedded>>> = Mutex::new(None);
 
 async fn open_embedded(path: &Path, options: &BackendOptions) -> Result<Embedded, PortError> {
     let (path, clock) = (path.to_owned(), Arc::clone(&options.clock));
-    let options = EmbeddedOptions {
-        clock,
-        ..options.embedded.clone()
-    };
+    let options = EmbeddedOptions { clock, ..options.embedded.clone() };
     let open = move || {
         let refused = |e: std::io::Error| {
             let context = format!("open embedded:{}", path.display());

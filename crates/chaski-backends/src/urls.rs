@@ -69,11 +69,7 @@ impl Urls {
     /// # Errors
     /// Where one of them is illegal.
     pub fn parse(log: &str, store: &str, coordinator: &str) -> Result<Self, IllegalUrl> {
-        Ok(Self {
-            log: log.parse()?,
-            store: store.parse()?,
-            coordinator: coordinator.parse()?,
-        })
+        Ok(Self { log: log.parse()?, store: store.parse()?, coordinator: coordinator.parse()? })
     }
 }
 
@@ -83,14 +79,9 @@ struct Kind {
     expected: &'static str,
 }
 
-const LOG: Kind = Kind {
-    what: "log",
-    expected: "embedded:<directory> or kafka://<host:port>,…",
-};
-const STORE: Kind = Kind {
-    what: "store",
-    expected: "embedded:<directory> or scylla://<host:port>,…/<keyspace>",
-};
+const LOG: Kind = Kind { what: "log", expected: "embedded:<directory> or kafka://<host:port>,…" };
+const STORE: Kind =
+    Kind { what: "store", expected: "embedded:<directory> or scylla://<host:port>,…/<keyspace>" };
 const COORDINATOR: Kind = Kind {
     what: "coordinator",
     expected: "embedded:<directory> or zookeeper://<host:port>,…[/<chroot>]",
@@ -98,12 +89,7 @@ const COORDINATOR: Kind = Kind {
 
 impl Kind {
     fn illegal(&self, url: &str, why: &'static str) -> IllegalUrl {
-        IllegalUrl {
-            what: self.what,
-            url: url.to_owned(),
-            why,
-            expected: self.expected,
-        }
+        IllegalUrl { what: self.what, url: url.to_owned(), why, expected: self.expected }
     }
 
     /// The directory of an `embedded:` URL.
@@ -119,9 +105,7 @@ impl Kind {
 
     /// Servers and path of a `<scheme>://` URL.
     fn servers<'a>(&self, url: &'a str, scheme: &str) -> Result<(&'a str, &'a str), IllegalUrl> {
-        let rest = url
-            .strip_prefix(scheme)
-            .and_then(|rest| rest.strip_prefix("://"));
+        let rest = url.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://"));
         let rest = rest.ok_or_else(|| self.illegal(url, "unknown scheme"))?;
         let (servers, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let legal = |server: &str| {
@@ -193,11 +177,8 @@ mod tests {
 
     #[test]
     fn urls_are_read() {
-        let urls = Urls::parse(
-            "kafka://a:1,b:2",
-            "scylla://c:3,d:4/chaski",
-            "zookeeper://e:5,f:6/x/y/",
-        );
+        let urls =
+            Urls::parse("kafka://a:1,b:2", "scylla://c:3,d:4/chaski", "zookeeper://e:5,f:6/x/y/");
         let expected = Urls {
             log: LogUrl::Kafka("a:1,b:2".into()),
             store: StoreUrl::Scylla {
@@ -223,10 +204,7 @@ mod tests {
         #[track_caller]
         fn check<T: FromStr<Err = IllegalUrl> + std::fmt::Debug>(url: &str, why: &str) {
             let error = url.parse::<T>().unwrap_err().to_string();
-            assert!(
-                error.contains(why) && error.contains("expected embedded:"),
-                "{error}"
-            );
+            assert!(error.contains(why) && error.contains("expected embedded:"), "{error}");
         }
         check::<LogUrl>("", "unknown scheme");
         check::<LogUrl>("kafka:a:1", "unknown scheme");

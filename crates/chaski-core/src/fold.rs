@@ -79,9 +79,7 @@ impl Chat {
     ) -> Self {
         let mut by_partition = BTreeMap::<Partition, (Vec<UserId>, Vec<u64>)>::new();
         for member in &*members {
-            let (users, visible) = by_partition
-                .entry(placement.of_user(&member.user))
-                .or_default();
+            let (users, visible) = by_partition.entry(placement.of_user(&member.user)).or_default();
             users.push(member.user.clone());
             visible.push(member.visible_from);
         }
@@ -93,15 +91,7 @@ impl Chat {
                 visible_from: visible.into(),
             })
             .collect();
-        Self {
-            creation,
-            name,
-            history,
-            version,
-            last_seq,
-            members,
-            routes,
-        }
+        Self { creation, name, history, version, last_seq, members, routes }
     }
 
     fn has(&self, user: &UserId) -> bool {
@@ -129,10 +119,7 @@ impl Fold {
     /// The empty state, for outputs placed by `placement`.
     #[must_use]
     pub fn new(placement: Placement) -> Self {
-        Self {
-            placement,
-            buckets: (0..BUCKETS).map(|_| Bucket::default()).collect(),
-        }
+        Self { placement, buckets: (0..BUCKETS).map(|_| Bucket::default()).collect() }
     }
 
     /// Puts back a bucket from a snapshot.
@@ -178,8 +165,7 @@ impl Fold {
         let own = placement.of_user(&command.user);
         uphold!(
             Law::L5,
-            out.get(before)
-                .is_some_and(|o| o.index == 0 && o.partition == own),
+            out.get(before).is_some_and(|o| o.index == 0 && o.partition == own),
             "a command without a record for its sender's partition"
         );
     }
@@ -212,10 +198,7 @@ impl Bucket {
                 let own = placement.of_user(&command.user);
                 return chat.fan_out(own, &Event::Message(Arc::new(message)), out);
             }
-            Ok(None) => Event::Duplicate {
-                id,
-                accepted_at: command.accepted_at,
-            },
+            Ok(None) => Event::Duplicate { id, accepted_at: command.accepted_at },
             Err(cause) => Event::Rejected(Rejection {
                 chat: command.chat,
                 message: id,
@@ -257,11 +240,7 @@ impl Bucket {
             }
             _ => return Err(Cause::NoSuchChat),
         };
-        if chat.has(&command.user) {
-            Ok(Some(chat))
-        } else {
-            Err(Cause::NotAMember)
-        }
+        if chat.has(&command.user) { Ok(Some(chat)) } else { Err(Cause::NotAMember) }
     }
 
     fn create(
@@ -297,19 +276,10 @@ impl Bucket {
             outcome,
             accepted_at: command.accepted_at,
         };
-        let index = out.last().map_or(0, |last| {
-            if outcome == Outcome::Changed {
-                last.index + 1
-            } else {
-                0
-            }
-        });
-        out.push(to_sender(
-            placement,
-            command,
-            index,
-            Event::Verdict(verdict),
-        ));
+        let index = out
+            .last()
+            .map_or(0, |last| if outcome == Outcome::Changed { last.index + 1 } else { 0 });
+        out.push(to_sender(placement, command, index, Event::Verdict(verdict)));
     }
 }
 
@@ -330,29 +300,18 @@ fn direct(placement: Placement, a: &UserId, b: &UserId) -> Chat {
     }
     let members = users
         .into_iter()
-        .map(|user| Member {
-            user,
-            role: Role::Member,
-            visible_from: 1,
-        })
+        .map(|user| Member { user, role: Role::Member, visible_from: 1 })
         .collect();
     Chat::new(placement, 0, "".into(), History::All, (0, 0), members)
 }
 
 /// A new group: the creator first and admin, then the others as listed.
 fn group(placement: Placement, command: &Command, create: &Create, creation: u64) -> Chat {
-    let mut members = vec![Member {
-        user: command.user.clone(),
-        role: Role::Admin,
-        visible_from: 1,
-    }];
+    let mut members =
+        vec![Member { user: command.user.clone(), role: Role::Admin, visible_from: 1 }];
     for user in &create.participants {
         if !members.iter().any(|m| m.user == *user) {
-            members.push(Member {
-                user: user.clone(),
-                role: Role::Member,
-                visible_from: 1,
-            });
+            members.push(Member { user: user.clone(), role: Role::Member, visible_from: 1 });
         }
     }
     Chat::new(

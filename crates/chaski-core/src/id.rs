@@ -19,9 +19,7 @@ const NAME_RULE: &str = "must be 1-64 characters of A-Z a-z 0-9 . _ ~ -";
 
 fn is_name(text: &str, max: usize) -> bool {
     (1..=max).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-'))
 }
 
 macro_rules! name_id {
@@ -94,10 +92,7 @@ impl FromStr for ClientId {
         if (1..=64).contains(&text.len()) && text.bytes().all(|b| (0x20..0x7f).contains(&b)) {
             Ok(Self(text.into()))
         } else {
-            Err(IllegalId {
-                what: "client id",
-                rule: "must be 1-64 printable ASCII characters",
-            })
+            Err(IllegalId { what: "client id", rule: "must be 1-64 printable ASCII characters" })
         }
     }
 }
@@ -116,23 +111,14 @@ impl ChatId {
         let (low, high) = if a <= b { (a, b) } else { (b, a) };
         Self::of(
             "d.",
-            hash16(
-                b"chaski direct",
-                &[low.as_str().as_bytes(), high.as_str().as_bytes()],
-            ),
+            hash16(b"chaski direct", &[low.as_str().as_bytes(), high.as_str().as_bytes()]),
         )
     }
 
     /// The chat that `creator` makes under this idempotency key.
     #[must_use]
     pub fn created(creator: &UserId, key: &ClientId) -> Self {
-        Self::of(
-            "g.",
-            hash16(
-                b"chaski group",
-                &[creator.as_str().as_bytes(), key.0.as_bytes()],
-            ),
-        )
+        Self::of("g.", hash16(b"chaski group", &[creator.as_str().as_bytes(), key.0.as_bytes()]))
     }
 
     fn of(prefix: &str, hash: [u8; 16]) -> Self {
@@ -188,11 +174,7 @@ impl MessageId {
     pub fn of(sender: &UserId, chat: &ChatId, key: &ClientId) -> Self {
         Self(hash16(
             b"chaski message",
-            &[
-                sender.as_str().as_bytes(),
-                chat.as_str().as_bytes(),
-                key.0.as_bytes(),
-            ],
+            &[sender.as_str().as_bytes(), chat.as_str().as_bytes(), key.0.as_bytes()],
         ))
     }
 
@@ -200,19 +182,13 @@ impl MessageId {
     /// answered once.
     #[must_use]
     pub fn conflicting(self, content: u64) -> Self {
-        Self(hash16(
-            b"chaski conflict",
-            &[&self.0, &content.to_be_bytes()],
-        ))
+        Self(hash16(b"chaski conflict", &[&self.0, &content.to_be_bytes()]))
     }
 }
 impl FromStr for MessageId {
     type Err = IllegalId;
     fn from_str(text: &str) -> Result<Self, IllegalId> {
-        let illegal = IllegalId {
-            what: "message id",
-            rule: "must be 32 hexadecimal digits",
-        };
+        let illegal = IllegalId { what: "message id", rule: "must be 32 hexadecimal digits" };
         if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(illegal);
         }
@@ -275,11 +251,7 @@ mod tests {
         assert!(format!("g.{}", "0".repeat(33)).parse::<ChatId>().is_err());
         assert!("x.00".parse::<ChatId>().is_err());
         assert!("d.".parse::<ChatId>().is_err());
-        assert!(
-            "+0000000000000000000000000000000"
-                .parse::<MessageId>()
-                .is_err()
-        );
+        assert!("+0000000000000000000000000000000".parse::<MessageId>().is_err());
     }
 
     #[test]

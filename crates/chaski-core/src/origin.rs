@@ -75,15 +75,9 @@ impl SourceId {
     pub fn of(cluster: &str, topic: &str, generation: u16) -> Self {
         let hash = crate::id::hash16(
             b"chaski source",
-            &[
-                cluster.as_bytes(),
-                topic.as_bytes(),
-                &generation.to_be_bytes(),
-            ],
+            &[cluster.as_bytes(), topic.as_bytes(), &generation.to_be_bytes()],
         );
-        Self(u64::from_be_bytes(
-            hash[..8].try_into().expect("eight of sixteen bytes"),
-        ))
+        Self(u64::from_be_bytes(hash[..8].try_into().expect("eight of sixteen bytes")))
     }
 }
 
@@ -144,9 +138,7 @@ impl Watermark {
     /// that the input has at least one output here.
     #[must_use]
     pub fn has_seen(&self, source: (SourceId, Partition), offset: Offset) -> bool {
-        self.high
-            .get(&source)
-            .is_some_and(|high| high.offset >= offset)
+        self.high.get(&source).is_some_and(|high| high.offset >= offset)
     }
 }
 
@@ -157,19 +149,13 @@ mod tests {
     const SOURCE: (SourceId, Partition) = (SourceId(1), Partition(0));
 
     fn at(offset: u64, index: u32) -> Origin {
-        Origin {
-            offset: Offset(offset),
-            index,
-        }
+        Origin { offset: Offset(offset), index }
     }
 
     #[track_caller]
     fn check(records: &[(Origin, Option<Origin>)], expected: &[Verdict]) {
         let mut mark = Watermark::default();
-        let verdicts: Vec<_> = records
-            .iter()
-            .map(|(o, p)| mark.admit(SOURCE, *o, *p))
-            .collect();
+        let verdicts: Vec<_> = records.iter().map(|(o, p)| mark.admit(SOURCE, *o, *p)).collect();
         assert_eq!(verdicts, expected);
     }
 
@@ -223,10 +209,7 @@ mod tests {
     #[test]
     fn positions_know_their_beginning_and_strangers() {
         assert_eq!(Position::BEGINNING.first_offset_after(), Some(Offset(0)));
-        assert_eq!(
-            Position::at(Offset(7)).first_offset_after(),
-            Some(Offset(8))
-        );
+        assert_eq!(Position::at(Offset(7)).first_offset_after(), Some(Offset(8)));
         assert_eq!(Position(7).first_offset_after(), None);
         assert_eq!(Position(9 << 48).first_offset_after(), None);
         assert!(Position::at(Offset(0)) > Position::BEGINNING);

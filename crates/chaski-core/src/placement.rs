@@ -90,10 +90,7 @@ mod tests {
             ("foobar", -790_332_482),
             ("a-little-bit-long-string", -985_981_536),
             ("a-little-bit-longer-string", -1_486_304_829),
-            (
-                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
-                -58_897_971,
-            ),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
             ("abc", 479_470_107),
         ] {
             assert_eq!(murmur2(text.as_bytes()), hash as u32, "{text}");
@@ -103,21 +100,12 @@ mod tests {
     #[test]
     fn growth_moves_only_what_must_move() {
         let (old, new) = (Placement::new(12), Placement::new(16));
-        let users: Vec<UserId> = (0..10_000)
-            .map(|i| format!("user{i}").parse().unwrap())
-            .collect();
-        let moved: Vec<_> = users
-            .iter()
-            .filter(|u| old.of_user(u) != new.of_user(u))
-            .collect();
+        let users: Vec<UserId> = (0..10_000).map(|i| format!("user{i}").parse().unwrap()).collect();
+        let moved: Vec<_> = users.iter().filter(|u| old.of_user(u) != new.of_user(u)).collect();
         assert!(
             moved.iter().all(|u| new.of_user(u).0 >= 12),
             "a moved user lands on a new partition"
         );
-        assert!(
-            (2_200..2_800).contains(&moved.len()),
-            "a quarter moves, moved {}",
-            moved.len()
-        );
+        assert!((2_200..2_800).contains(&moved.len()), "a quarter moves, moved {}", moved.len());
     }
 }

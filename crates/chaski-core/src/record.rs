@@ -112,11 +112,7 @@ impl Content {
             Body::Text(body) => (b"t", body),
             Body::Ciphertext(body) => (b"c", body),
         };
-        let sizes: Vec<_> = self
-            .attachments
-            .iter()
-            .map(|a| a.size.to_be_bytes())
-            .collect();
+        let sizes: Vec<_> = self.attachments.iter().map(|a| a.size.to_be_bytes()).collect();
         let mut parts = vec![kind, body];
         for (a, size) in self.attachments.iter().zip(&sizes) {
             parts.extend([a.id.as_bytes(), size, a.content_type.as_bytes(), &a.sha256]);
@@ -129,11 +125,8 @@ impl Create {
     /// A hash that tells the same chat from another one under the same key.
     #[must_use]
     pub fn digest(&self, creator: &UserId) -> u64 {
-        let mut names: Vec<&[u8]> = self
-            .participants
-            .iter()
-            .map(|u| u.as_str().as_bytes())
-            .collect();
+        let mut names: Vec<&[u8]> =
+            self.participants.iter().map(|u| u.as_str().as_bytes()).collect();
         names.push(creator.as_str().as_bytes());
         names.sort_unstable();
         names.dedup();
@@ -263,17 +256,11 @@ impl Cause {
     #[must_use]
     pub fn describe(self) -> (u32, &'static str, &'static str) {
         match self {
-            Cause::NotAMember => (
-                403,
-                "not_a_member",
-                "the sender is not a member of this chat",
-            ),
+            Cause::NotAMember => (403, "not_a_member", "the sender is not a member of this chat"),
             Cause::NoSuchChat => (404, "no_such_chat", "there is no such chat"),
-            Cause::OtherContent => (
-                409,
-                "id_reused",
-                "this clientMessageId was used before for other content",
-            ),
+            Cause::OtherContent => {
+                (409, "id_reused", "this clientMessageId was used before for other content")
+            }
             Cause::OtherChat => (
                 409,
                 "id_reused",

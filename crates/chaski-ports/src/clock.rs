@@ -16,8 +16,6 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     fn now_ms(&self) -> UnixMs {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        since.map_or(0, |d| {
-            UnixMs::try_from(d.as_millis()).unwrap_or(UnixMs::MAX)
-        })
+        since.map_or(0, |d| UnixMs::try_from(d.as_millis()).unwrap_or(UnixMs::MAX))
     }
 }

@@ -43,12 +43,7 @@ impl PortError {
     /// A failure without a vendor error.
     #[must_use]
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Self {
-            kind,
-            context: context.into(),
-            retry_after: None,
-            source: None,
-        }
+        Self { kind, context: context.into(), retry_after: None, source: None }
     }
 
     /// The same with the vendor's error as its source.
@@ -64,9 +59,6 @@ impl PortError {
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn retryable(&self) -> bool {
-        matches!(
-            self.kind,
-            ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Full
-        )
+        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Full)
     }
 }

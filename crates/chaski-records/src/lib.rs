@@ -46,19 +46,8 @@ impl Undertaker<'_> {
         };
         let letter = letter.encode_to_vec();
         Ok([
-            self.append(
-                Topic::DeadLetters,
-                "dead-letter",
-                place.clone(),
-                letter,
-                now_ms,
-            )?,
-            self.alert(
-                ALERT_UNDECODABLE,
-                place.clone(),
-                format!("{place}: {cause}"),
-                now_ms,
-            )?,
+            self.append(Topic::DeadLetters, "dead-letter", place.clone(), letter, now_ms)?,
+            self.alert(ALERT_UNDECODABLE, place.clone(), format!("{place}: {cause}"), now_ms)?,
         ])
     }
 
@@ -72,12 +61,7 @@ impl Undertaker<'_> {
     ) -> Result<Appending, PortError> {
         metrics::counter!("chaski_alerts_total", "kind" => kind.to_owned()).increment(1);
         let by_role = self.role.into();
-        let alert = v1::Alert {
-            kind: kind.into(),
-            detail,
-            by_role,
-            at_ms: now_ms,
-        };
+        let alert = v1::Alert { kind: kind.into(), detail, by_role, at_ms: now_ms };
         self.append(Topic::Alerts, "alert", key, alert.encode_to_vec(), now_ms)
     }
 

@@ -16,10 +16,7 @@ pub struct Readiness {
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self {
-            waiting: Arc::default(),
-            changed: watch::Sender::new(()),
-        }
+        Self { waiting: Arc::default(), changed: watch::Sender::new(()) }
     }
 }
 
@@ -48,10 +45,7 @@ impl Readiness {
     /// A new condition, closed.
     #[must_use]
     pub fn gate(&self, name: impl Into<String>) -> Gate {
-        let gate = Gate {
-            readiness: self.clone(),
-            name: name.into(),
-        };
+        let gate = Gate { readiness: self.clone(), name: name.into() };
         gate.close();
         gate
     }
@@ -95,11 +89,6 @@ pub async fn serve_admin(
     let app = Router::new()
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
-        .route(
-            "/metrics",
-            get(move || std::future::ready(metrics.render())),
-        );
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
+        .route("/metrics", get(move || std::future::ready(metrics.render())));
+    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
 }

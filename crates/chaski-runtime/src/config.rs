@@ -23,10 +23,8 @@ where
     T: Default + Serialize + DeserializeOwned,
 {
     let defaults = toml::Value::try_from(T::default())?;
-    let mut builder = Config::builder().add_source(File::from_str(
-        &toml::to_string(&defaults)?,
-        FileFormat::Toml,
-    ));
+    let mut builder = Config::builder()
+        .add_source(File::from_str(&toml::to_string(&defaults)?, FileFormat::Toml));
     if let Some(file) = file {
         builder = builder.add_source(File::from(file).format(FileFormat::Toml));
     }
@@ -57,11 +55,7 @@ fn leaves(value: &toml::Value, path: String, keys: &mut Vec<(String, bool)>) {
     match value {
         toml::Value::Table(table) => {
             for (key, value) in table {
-                let path = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 leaves(value, path, keys);
             }
         }
@@ -98,22 +92,13 @@ mod tests {
         let file = file("listen = \"file\"\n[inner]\nring_bytes = 7\n");
         let config: Outer = load(Some(file.path()), &[("listen", "flag".into())]).unwrap();
         let inner = Inner { ring_bytes: 7 };
-        assert_eq!(
-            config,
-            Outer {
-                listen: "flag".into(),
-                keys: vec![],
-                inner
-            }
-        );
+        assert_eq!(config, Outer { listen: "flag".into(), keys: vec![], inner });
     }
 
     #[test]
     fn an_unknown_key_is_an_error_that_names_it() {
         let file = file("[inner]\nring_byte = 7\n");
-        let error = load::<Outer>(Some(file.path()), &[])
-            .unwrap_err()
-            .to_string();
+        let error = load::<Outer>(Some(file.path()), &[]).unwrap_err().to_string();
         assert!(error.contains("ring_byte"), "{error}");
     }
 }

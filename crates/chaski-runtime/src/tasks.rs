@@ -26,10 +26,7 @@ impl Tasks {
         task: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
         let name = name.into();
-        let guard = FailGuard {
-            tasks: self.clone(),
-            name: Some(name),
-        };
+        let guard = FailGuard { tasks: self.clone(), name: Some(name) };
         self.tracker.spawn(async move {
             let mut guard = guard;
             match task.await {
@@ -59,10 +56,7 @@ impl Tasks {
     pub async fn shut_down(&self, deadline: Duration) -> Option<String> {
         self.stop.cancel();
         self.tracker.close();
-        if tokio::time::timeout(deadline, self.tracker.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(deadline, self.tracker.wait()).await.is_err() {
             tracing::warn!(left = self.tracker.len(), "tasks did not end in time");
         }
         self.failure.lock().clone()

@@ -14,15 +14,9 @@ const LATENCY_BUCKETS: [f64; 16] = [
 #[must_use]
 pub fn init(filter: &str, json: bool) -> PrometheusHandle {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call (two services in one test process) keeps the first subscriber.
-    let _ = if json {
-        logs.json().try_init()
-    } else {
-        logs.try_init()
-    };
+    let _ = if json { logs.json().try_init() } else { logs.try_init() };
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &LATENCY_BUCKETS)
         .expect("the list of buckets is not empty");

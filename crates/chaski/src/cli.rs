@@ -130,9 +130,7 @@ pub async fn main() -> anyhow::Result<()> {
         Command::Decode(args) => Box::pin(decode::run(&config, args)).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::run(&config, command)).await,
         Command::Cursor(command) => Box::pin(cursor::run(&config, command)).await,
-        Command::Cluster(args) => {
-            Box::pin(cluster::run(config, &cli.settings, args)).await
-        }
+        Command::Cluster(args) => Box::pin(cluster::run(config, &cli.settings, args)).await,
         Command::Where(args) => tools::locate(&config, &args).await,
         Command::Replay(args) => Box::pin(replay::replay(&config, args)).await,
         Command::Migrate => tools::migrate(&config).await,

@@ -104,9 +104,10 @@ fn what_is_sent_is_listened_to_chatted_about_and_decoded() {
 
     let events = json_lines(&server.run(&["listen", "--user", "ben", "--max", "3"]));
     assert_eq!(texts(&events), ["hello there", "one", "two"]);
-    // The device goes on behind what it has acknowledged; another one begins at the beginning.
-    let events = json_lines(&server.run(&["listen", "--user", "ben", "--max", "1", "--protobuf"]));
-    assert_eq!(texts(&events), ["paid"]);
+    // Behind a position; another device begins at the beginning.
+    let after = events[2]["position"].as_str().unwrap();
+    let next = ["listen", "--user", "ben", "--resume-after", after, "--max", "1", "--protobuf"];
+    assert_eq!(texts(&json_lines(&server.run(&next))), ["paid"]);
     let other = ["listen", "--user", "ben", "--device", "d2", "--max", "1", "--json"];
     let events = json_lines(&server.run(&other));
     assert_eq!(texts(&events), ["hello there"]);

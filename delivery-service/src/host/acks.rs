@@ -12,17 +12,27 @@ use tonic::Request;
 /// Most cursors in one save.
 const BATCH: usize = 1000;
 
+type Cursors = HashMap<(UserId, DeviceId), Position>;
+
 /// The cursors that moved since they were last saved.
 pub(super) struct Acks {
     messages: Arc<dyn Messages>,
-    moved: Mutex<HashMap<(UserId, DeviceId), Position>>,
+    moved: Mutex<Cursors>,
+    /// What is being saved at the moment.
+    saving: Mutex<Cursors>,
     full: Notify,
     unsaved_max: usize,
 }
 
 impl Acks {
     pub(super) fn new(messages: Arc<dyn Messages>, unsaved_max: usize) -> Self {
-        Self { messages, moved: Mutex::default(), full: Notify::new(), unsaved_max }
+        Self {
+            messages,
+            moved: Mutex::default(),
+            saving: Mutex::default(),
+            full: Notify::new(),
+            unsaved_max,
+        }
     }
 
     /// A device has taken everything up to `position`. Bounded by the devices that are here: each
@@ -34,6 +44,13 @@ impl Acks {
         if moved.len() >= self.unsaved_max {
             self.full.notify_one();
         }
+    }
+
+    /// What a device has acknowledged that may not be saved yet.
+    pub(super) fn unsaved(&self, user: &UserId, device: &DeviceId) -> Option<Position> {
+        let key = (user.clone(), device.clone());
+        let moved = self.moved.lock().get(&key).copied();
+        moved.max(self.saving.lock().get(&key).copied())
     }
 
     /// Saves until `stop`, and once more then.
@@ -50,8 +67,11 @@ impl Acks {
 
     /// Saves what moved; what fails is kept for the next time.
     pub(super) async fn save(&self) {
-        let moved = std::mem::take(&mut *self.moved.lock());
-        let moved: Vec<_> = moved.into_iter().collect();
+        let moved: Vec<_> = {
+            let mut moved = self.moved.lock();
+            *self.saving.lock() = moved.clone();
+            moved.drain().collect()
+        };
         for batch in moved.chunks(BATCH) {
             let device = |((user, device), position): &((UserId, DeviceId), Position)| v1::Device {
                 user_id: user.to_string(),
@@ -68,5 +88,6 @@ impl Acks {
                     .for_each(|((user, device), position)| self.note(user, device, *position));
             }
         }
+        self.saving.lock().clear();
     }
 }

@@ -8,7 +8,7 @@ use super::{
 use chaski_core::{Partition, Verdict, Watermark};
 use chaski_ports::{ErrorKind, LogRecord, PortError, Topic};
 use chaski_proto::{
-    RecipientEntry,
+    RecipientRecord,
     v1::{self, recipients_record::Event},
     watermark_from_proto,
 };
@@ -76,13 +76,13 @@ async fn feed(
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            records = reader.next() => take(host, &ring, &mut mark, records?),
             _ = mirror.tick(), if mirrored != Some(mark.next) => {
                 mirrored = Some(mark.next);
                 let at = [(partition, mark.next)];
                 // For display only; the next one corrects a failure.
                 let _ = log.mirror("chaski.mirror.delivery", Topic::Recipients, &at).await;
             }
+            records = reader.next() => take(host, &ring, &mut mark, records?),
         }
     }
 }
@@ -109,36 +109,36 @@ fn take(host: &DeliveryHost, ring: &Ring, mark: &mut Watermark, records: Vec<Log
     for record in records {
         mark.next = record.offset.next();
         let bytes = record.value.len();
-        let entry = match RecipientEntry::decode(record.value) {
-            Ok(entry) => entry,
+        let placed = RecipientRecord::decode(record.value);
+        let entry = placed.and_then(|placed| {
+            let Some((source, origin)) = placed.origin else { return placed.entry.map(|_| None) };
+            match mark.admit(source, origin, placed.prev) {
+                Verdict::Apply => placed.entry.map(Some),
+                Verdict::Repeat => Ok(count("chaski_repeats_total")),
+                Verdict::Hole => Ok(count("chaski_holes_total")),
+            }
+        });
+        match entry {
+            Ok(Some(entry)) => match entry.event {
+                Event::Message(_) | Event::ChatChange(_) | Event::Rejection(_) => {
+                    entries.push(Entry::new(record.offset, entry.users, entry.event, bytes));
+                }
+                Event::Verdict(verdict) => host.verdicts.settle(verdict),
+                Event::Duplicate(_) | Event::ConnectionRequest(_) | Event::Marks(_) => {}
+            },
+            Ok(None) => {}
             // The message service buries it and raises the alert.
             Err(cause) => {
-                metrics::counter!("chaski_undecodable_total", "role" => ROLE).increment(1);
+                count::<()>("chaski_undecodable_total");
                 tracing::error!(offset = %record.offset, %cause, "a record cannot be shown");
-                continue;
             }
-        };
-        let Some((source, origin)) = entry.origin else {
-            continue;
-        };
-        match mark.admit(source, origin, entry.prev) {
-            Verdict::Apply => {}
-            Verdict::Repeat => {
-                metrics::counter!("chaski_repeats_total", "role" => ROLE).increment(1);
-                continue;
-            }
-            Verdict::Hole => {
-                metrics::counter!("chaski_holes_total", "role" => ROLE).increment(1);
-                continue;
-            }
-        }
-        match entry.event {
-            Event::Message(_) | Event::ChatChange(_) | Event::Rejection(_) => {
-                entries.push(Entry::new(record.offset, entry.users, entry.event, bytes));
-            }
-            Event::Verdict(verdict) => host.verdicts.settle(verdict),
-            Event::Duplicate(_) | Event::ConnectionRequest(_) | Event::Marks(_) => {}
         }
     }
     ring.push(entries, mark.next);
+}
+
+/// Counts a record that is passed over.
+fn count<T>(name: &'static str) -> Option<T> {
+    metrics::counter!(name, "role" => ROLE).increment(1);
+    None
 }

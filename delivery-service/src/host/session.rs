@@ -60,8 +60,11 @@ pub(super) async fn open(
     let position = match resume_after {
         Some(position) => Position(position),
         None => {
+            // What was acknowledged a moment ago counts before it is saved; looked at first, so
+            // that a save in between is seen in the store.
+            let unsaved = host.acks.unsaved(&who.user, &who.device).unwrap_or_default();
             let device = host.parts.messages.open_device(Request::new(who.caller())).await?;
-            Position(device.into_inner().cursor)
+            unsaved.max(Position(device.into_inner().cursor))
         }
     };
     if ring.knows(position) {

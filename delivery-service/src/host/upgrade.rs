@@ -42,7 +42,8 @@ async fn upgrade(
     headers: HeaderMap,
     ws: WebSocketUpgrade,
 ) -> Response {
-    let identity = match bearer(&headers).map(|token| verify(&host, token)).transpose() {
+    let token = bearer(&headers);
+    let identity = match token.and_then(|t| t.map(|t| verify(&host, t)).transpose()) {
         Ok(identity) => identity,
         Err(problem) => return refused(&problem),
     };
@@ -60,15 +61,17 @@ async fn upgrade(
         .on_upgrade(move |socket| serve(host, Socket { socket, json }, identity))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+/// The token in the header; none where there is no such header.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    match value.to_str().ok().and_then(|value| value.split_once(' ')) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
+        _ => Err(Problem::new(401, "unauthenticated", "Authorization must be: Bearer <token>")),
+    }
 }
 
 pub(super) fn verify(host: &DeliveryHost, token: &str) -> Result<Identity, Problem> {
-    host.parts
-        .verifier
-        .verify(token, host.parts.clock.now_ms())
-        .map_err(|error| Problem::new(401, "unauthenticated", error.to_string()))
+    Ok(host.parts.verifier.verify(token, host.parts.clock.now_ms())?)
 }
 
 fn refused(problem: &Problem) -> Response {

@@ -152,12 +152,7 @@ fn request() -> v1::ConnectionRequest {
 }
 
 fn marks() -> v1::ReceiptMarks {
-    v1::ReceiptMarks {
-        chat_id: chat(),
-        user_id: "ben".into(),
-        delivered_seq: 41,
-        read_seq: 40,
-    }
+    v1::ReceiptMarks { chat_id: chat(), user_id: "ben".into(), delivered_seq: 41, read_seq: 40 }
 }
 
 fn chat_state() -> v1::StoredChatState {

@@ -5,9 +5,7 @@ use chaski_backends::{
     BackendOptions, CoordinatorUrl, LogUrl, StoreUrl, Stores, migrate, open_coordinator, open_log,
     open_stores,
 };
-use chaski_ports::{
-    CheckpointStore, Coordinator, DeviceStore, Expect, Log, MessageStore, Topic,
-};
+use chaski_ports::{CheckpointStore, Coordinator, DeviceStore, Expect, Log, MessageStore, Topic};
 use chaski_ports_conformance::{
     Fixture, LogFixture, checkpoints_cases, devices_cases, messages_cases,
 };
@@ -70,9 +68,7 @@ pub(crate) async fn embedded_log() -> LogPlace {
 /// A log on Kafka, with a topic prefix of its own.
 pub(crate) async fn kafka_log() -> LogPlace {
     let url = server("CHASKI_LOG", "kafka://").parse().expect("a legal URL");
-    let LogUrl::Kafka(brokers) = &url else {
-        unreachable!("the scheme is checked")
-    };
+    let LogUrl::Kafka(brokers) = &url else { unreachable!("the scheme is checked") };
     let prefix = format!("chaski-test-{}.", random());
     let mut options = BackendOptions::default();
     options.kafka.topic_prefix.clone_from(&prefix);
@@ -142,11 +138,7 @@ pub(crate) async fn embedded_store<P: Pick + ?Sized>() -> StorePlace<P> {
 /// Stores in the process's keyspace; the cases use random ids in it.
 pub(crate) async fn cql_store<P: Pick + ?Sized>() -> StorePlace<P> {
     let keyspace = KEYSPACE.get_or_init(make_keyspace).await;
-    StorePlace {
-        url: keyspace.clone(),
-        pick: P::pick,
-        place: Place::Keyspace,
-    }
+    StorePlace { url: keyspace.clone(), pick: P::pick, place: Place::Keyspace }
 }
 
 impl<P: ?Sized> Fixture for StorePlace<P> {
@@ -185,10 +177,8 @@ pub(crate) async fn zookeeper_coordinator() -> CoordinatorPlace {
         unreachable!("the scheme is checked")
     };
     let name = format!("/test-{}", random());
-    let url = CoordinatorUrl::ZooKeeper {
-        servers: servers.clone(),
-        chroot: format!("{chroot}{name}"),
-    };
+    let url =
+        CoordinatorUrl::ZooKeeper { servers: servers.clone(), chroot: format!("{chroot}{name}") };
     let place = Place::Chroot { parent, name };
     CoordinatorPlace { url, place }
 }
@@ -264,10 +254,8 @@ async fn make_keyspace() -> StoreUrl {
     };
     drop_old_keyspaces(&nodes).await.expect("the server is reachable");
     let (now, random) = (now_s(), random());
-    let url = StoreUrl::Scylla {
-        nodes,
-        keyspace: format!("{KEYSPACE_PREFIX}{now}_{}", &random[..8]),
-    };
+    let url =
+        StoreUrl::Scylla { nodes, keyspace: format!("{KEYSPACE_PREFIX}{now}_{}", &random[..8]) };
     migrate(&url, &BackendOptions::default()).await.expect("migrate");
     url
 }

@@ -52,10 +52,15 @@ pub(crate) async fn a_drain_sends_clients_away_and_a_restart_forgets_nothing(set
     world.end().await;
 }
 
-async fn append(log: &dyn Log, topic: Topic, partition: Partition, key: &str) -> Offset {
+async fn append(
+    log: &dyn Log,
+    (topic, partition): (Topic, Partition),
+    key: &str,
+    value: &Bytes,
+) -> Offset {
     let record = Record {
         key: Bytes::copy_from_slice(key.as_bytes()),
-        value: Bytes::from_static(b"\xff\xffnot a record"),
+        value: value.clone(),
         timestamp_ms: SystemClock.now_ms(),
         record_type: "garbage",
         schema: 1,
@@ -88,22 +93,32 @@ pub(crate) async fn a_record_that_cannot_be_read_is_buried(set: Set) {
     let log = world.log().await;
     let user = |id: &str| id.parse::<UserId>().expect("legal");
     let chat = ChatId::direct(&user(&ana.id), &user(&ben.id));
-    let places = [
-        (Topic::NewMessages, world.placement().of_chat(&chat), chat.to_string()),
-        (Topic::Recipients, world.placement().of_user(&user(&ben.id)), ben.id.clone()),
+    let in_chat = (Topic::NewMessages, world.placement().of_chat(&chat));
+    let for_ben = (Topic::Recipients, world.placement().of_user(&user(&ben.id)));
+    let garbage = Bytes::from_static(b"\xff\xffnot a record");
+    // Without an action, and for nobody: protobuf, but of no meaning.
+    let command = v1::NewMessagesRecord { chat_id: chat.to_string(), ..Default::default() };
+    let entry = v1::RecipientsRecord { at_ms: 1, ..Default::default() };
+    let records = [
+        (in_chat, chat.to_string(), garbage.clone()),
+        (in_chat, chat.to_string(), command.encode_to_vec().into()),
+        (for_ben, ben.id.clone(), garbage),
+        (for_ben, ben.id.clone(), entry.encode_to_vec().into()),
     ];
     let mut ends = BTreeMap::new();
     for topic in [Topic::DeadLetters, Topic::Alerts] {
         ends.insert(topic, log.bounds(topic, Partition(0)).await.expect("bounds").end);
     }
-    for (n, (topic, partition, key)) in places.iter().enumerate() {
-        let offset = append(&*log, *topic, *partition, key).await;
+    for (n, ((topic, partition), key, value)) in records.iter().enumerate() {
+        let offset = append(&*log, (*topic, *partition), key, value).await;
         let place = format!("{}/{partition}/{offset}", topic.name());
         let letter = find(&*log, Topic::DeadLetters, ends[&Topic::DeadLetters], &place).await;
         let letter = v1::DeadLetter::decode(letter).expect("a dead letter");
-        assert_eq!((letter.topic.as_str(), letter.partition, letter.offset),
-            (topic.name(), partition.0, offset.0));
-        assert_eq!((&letter.key[..], &letter.value[..]), (key.as_bytes(), &b"\xff\xffnot a record"[..]));
+        assert_eq!(
+            (letter.topic.as_str(), letter.partition, letter.offset),
+            (topic.name(), partition.0, offset.0)
+        );
+        assert_eq!((&letter.key[..], &letter.value[..]), (key.as_bytes(), &value[..]));
         assert!(!letter.cause.is_empty() && !letter.by_role.is_empty(), "{letter:?}");
         let alert = find(&*log, Topic::Alerts, ends[&Topic::Alerts], &place).await;
         let alert = v1::Alert::decode(alert).expect("an alert");
@@ -118,7 +133,10 @@ pub(crate) async fn a_record_that_cannot_be_read_is_buried(set: Set) {
         let _ = answer.expect(200);
         for device in [&mut phone, &mut other] {
             let message = device.message().await;
-            assert_eq!((&message["text"], &message["seq"]), (&json!(key), &json!((n + 1).to_string())));
+            assert_eq!(
+                (&message["text"], &message["seq"]),
+                (&json!(key), &json!((n + 1).to_string()))
+            );
         }
         let http = ben.http("phone");
         chaski_tests::until("it is stored", || async {

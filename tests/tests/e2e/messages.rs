@@ -49,8 +49,10 @@ pub(crate) async fn a_message_by_http_reaches_every_device(set: Set) {
         let accepted_at = message["acceptedAt"].as_str().expect("a time");
         assert!(accepted_at.len() == 24 && accepted_at.ends_with('Z'), "{accepted_at}");
         let second = device.event().await;
-        assert_eq!((&second["newMessage"]["seq"], &second["newMessage"]["text"]),
-            (&json!("2"), &json!("back")));
+        assert_eq!(
+            (&second["newMessage"]["seq"], &second["newMessage"]["text"]),
+            (&json!("2"), &json!("back"))
+        );
         positions.push((first["position"].clone(), second["position"].clone()));
     }
     assert_eq!(positions[0], positions[1], "L4: one order for ana's devices");
@@ -67,7 +69,10 @@ pub(crate) async fn a_message_by_websocket_is_accepted_and_echoed(set: Set) {
     assert!(!accepted["token"].as_str().expect("text").is_empty());
     let (echo, received) = (phone.message().await, other.message().await);
     assert_eq!(echo, received, "the echo is what the others get");
-    assert_eq!((&echo["messageId"], &echo["chatId"]), (&accepted["messageId"], &accepted["chatId"]));
+    assert_eq!(
+        (&echo["messageId"], &echo["chatId"]),
+        (&accepted["messageId"], &accepted["chatId"])
+    );
     assert_eq!((&echo["ciphertext"], echo.get("text")), (&json!("AP8A"), None));
     assert_eq!(echo["attachments"], json!([]), "defaults are emitted");
 
@@ -87,9 +92,7 @@ pub(crate) async fn a_chat_is_made_once(set: Set) {
     let (ana, ben, eva) = (world.person("ana"), world.person("ben"), world.person("eva"));
     let mut devices =
         [ana.device("phone").await, ben.device("phone").await, eva.device("phone").await];
-    let chat = |key: &str, others: &[&str], name: &str| {
-        json!({"participants": others, "name": name, "clientChatId": key, "history": "ALL"})
-    };
+    let chat = |key: &str, others: &[&str], name: &str| json!({"participants": others, "name": name, "clientChatId": key, "history": "ALL"});
     let (both, http) = ([ben.id.as_str(), eva.id.as_str()], ana.http("laptop"));
     let command = |chat: Value| json!({"createChat": chat});
 
@@ -160,7 +163,8 @@ pub(crate) async fn history_inbox_and_sockets_agree(set: Set) {
     let chat = made["chatId"].as_str().expect("made").to_owned();
     let mut last_token = String::new();
     for n in 0..20 {
-        let text = json!({"chatId": chat, "clientMessageId": format!("m{n}"), "text": format!("{n}")});
+        let text =
+            json!({"chatId": chat, "clientMessageId": format!("m{n}"), "text": format!("{n}")});
         let accepted = devices[n % 3].send(text).await;
         last_token = accepted["token"].as_str().expect("text").to_owned();
     }
@@ -214,7 +218,8 @@ pub(crate) async fn history_inbox_and_sockets_agree(set: Set) {
         let messages = shown.iter().filter(|event| event.get("newMessage").is_some());
         let (sent, received): (Vec<_>, Vec<_>) =
             messages.partition(|event| event["newMessage"]["senderId"] == json!(person.id));
-        for (list, expected) in [("sent", &sent), ("received", &received), ("unreceived", &received)]
+        for (list, expected) in
+            [("sent", &sent), ("received", &received), ("unreceived", &received)]
         {
             let path = format!("/v1/messages/{list}");
             let listed = http.pages(&path, "messages", "after", 3).await;
@@ -227,7 +232,8 @@ pub(crate) async fn history_inbox_and_sockets_agree(set: Set) {
     let (ben, ben_shown) = (&people[1], &shown[1]);
     let tenth = ben_shown[9]["position"].as_str().expect("a string").parse().expect("a number");
     devices[1].ack(tenth).await;
-    let rest = ben_shown[10..].iter().filter(|event| event["newMessage"]["senderId"] != json!(ben.id));
+    let rest =
+        ben_shown[10..].iter().filter(|event| event["newMessage"]["senderId"] != json!(ben.id));
     let rest: Vec<_> = rest.map(|event| event["position"].clone()).collect();
     let http = ben.http("phone");
     until("the cursor is saved", || async {
@@ -286,7 +292,10 @@ pub(crate) async fn a_retry_is_the_same_message(set: Set) {
         let again = http.post("/v1/messages", &message).await.expect(200);
         assert_eq!(again, first, "every answer names the same message");
         let again = phone.send(message.clone()).await;
-        assert_eq!((&again["messageId"], &again["chatId"]), (&first["messageId"], &first["chatId"]));
+        assert_eq!(
+            (&again["messageId"], &again["chatId"]),
+            (&first["messageId"], &first["chatId"])
+        );
     }
     // By the chat's id instead of the person: the same message.
     let by_chat = json!({"chatId": first["chatId"], "clientMessageId": "m1", "text": "once"});
@@ -323,7 +332,8 @@ pub(crate) async fn texts_are_kept_byte_for_byte(set: Set) {
     let mut other = ben.device("phone").await;
     let http = ana.http("phone");
     // Normal forms stay apart; nothing is trimmed; a zero is a character.
-    for text in ["é", "e\u{301}", " \r\n\t ", "a\u{0}b", "\u{feff}x", "👩‍👩‍👧 \u{10ffff}", "\"\\/<>&"] {
+    for text in ["é", "e\u{301}", " \r\n\t ", "a\u{0}b", "\u{feff}x", "👩‍👩‍👧 \u{10ffff}", "\"\\/<>&"]
+    {
         let message = json!({"to": ben.id, "clientMessageId": random(), "text": text});
         let accepted = http.post("/v1/messages", &message).await;
         let token = accepted.token();

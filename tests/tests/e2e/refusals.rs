@@ -17,7 +17,8 @@ pub(crate) async fn strangers_are_rejected_once_and_nobody_sees(set: Set) {
     let chat = ana_s.send(first).await["chatId"].clone();
     let unknown = format!("g.{}", "0".repeat(32));
     let (_, direct) = chat.as_str().expect("text").split_once('.').expect("d.<hash>");
-    let unknown = if direct.len() == 32 { unknown } else { format!("g.{}", "0".repeat(direct.len())) };
+    let unknown =
+        if direct.len() == 32 { unknown } else { format!("g.{}", "0".repeat(direct.len())) };
     let cases = [(chat.clone(), "x1", 403), (json!(unknown), "x2", 404)];
     for (chat, key, _) in &cases {
         let message = json!({"chatId": chat, "clientMessageId": key, "text": "let me in"});
@@ -143,7 +144,9 @@ pub(crate) async fn illegal_values_are_refused_and_nothing_is_written(set: Set) 
         let _ = http.post_text("/v1/messages", body).await.problem(400);
         let _ = http.post_text("/v1/chats", body).await.problem(400);
     }
-    for query in ["limit=0", "limit=501", "limit=-1", "limit=x", "after=x", "after=-1", "after=1&after=2"] {
+    for query in
+        ["limit=0", "limit=501", "limit=-1", "limit=x", "after=x", "after=-1", "after=1&after=2"]
+    {
         let _ = http.get(&format!("/v1/inbox?{query}")).await.problem(400);
     }
 
@@ -178,8 +181,14 @@ pub(crate) async fn limits_hold_at_the_limit_and_one_past_it(set: Set) {
     };
     // Four bytes each in UTF-8: scalar values are counted, not bytes.
     for (within, past) in [
-        (message("t", "text", json!("𝄞".repeat(100_000))), message("u", "text", json!("𝄞".repeat(100_001)))),
-        (message("c", "ciphertext", json!(base64(400_000))), message("d", "ciphertext", json!(base64(400_001)))),
+        (
+            message("t", "text", json!("𝄞".repeat(100_000))),
+            message("u", "text", json!("𝄞".repeat(100_001))),
+        ),
+        (
+            message("c", "ciphertext", json!(base64(400_000))),
+            message("d", "ciphertext", json!(base64(400_001))),
+        ),
         (message(&key, "text", json!("x")), message(&"k".repeat(65), "text", json!("x"))),
         (with_attachments(10), with_attachments(11)),
     ] {
@@ -191,14 +200,12 @@ pub(crate) async fn limits_hold_at_the_limit_and_one_past_it(set: Set) {
             assert_eq!(received.get(field), within.get(field), "{field}");
         }
     }
-    let people = |count: usize| -> Vec<String> {
-        (0..count).map(|_| world.person("p").id).collect()
-    };
-    let chat = |key: &str, participants: Vec<String>| {
-        json!({"participants": participants, "clientChatId": key})
-    };
+    let people =
+        |count: usize| -> Vec<String> { (0..count).map(|_| world.person("p").id).collect() };
+    let chat = |key: &str, participants: Vec<String>| json!({"participants": participants, "clientChatId": key});
     let with_caller = |count| [people(count), vec![ana.id.clone()]].concat();
-    let past = [chat("past", people(100)), chat("past", with_caller(100)), chat("past", people(101))];
+    let past =
+        [chat("past", people(100)), chat("past", with_caller(100)), chat("past", people(101))];
     refuse(&mut phone, &http, "createChat", &past).await;
     // The caller counts, whether listed or not.
     for (key, participants) in [("99", people(99)), ("100", with_caller(99))] {
@@ -225,8 +232,12 @@ pub(crate) async fn bad_tokens_open_nothing(set: Set) {
     let (user, phone) = (ana.id.parse().expect("legal"), "phone".parse().expect("legal"));
     let all = json!({"sub": ana.id, "device": "phone", "iat": now / 1000, "exp": now / 1000 + 60});
     let (head, signature) = good.rsplit_once('.').expect("three parts");
-    let other_claims = good.replacen(claims, &BASE64_URL_SAFE_NO_PAD.encode(
-        json!({"sub": "root", "device": "phone", "iat": 1, "exp": now}).to_string()), 1);
+    let other_claims = good.replacen(
+        claims,
+        &BASE64_URL_SAFE_NO_PAD
+            .encode(json!({"sub": "root", "device": "phone", "iat": 1, "exp": now}).to_string()),
+        1,
+    );
     let bad = [
         ("expired", ana.token_for("phone", hour, now - 3_601_000)),
         ("not yet valid", ana.token_for("phone", hour, now + 60_000)),
@@ -257,7 +268,8 @@ pub(crate) async fn bad_tokens_open_nothing(set: Set) {
     refused_in_hello(world, json!({"deviceId": "phone"}), "no token").await;
     refused_in_hello(world, json!({"deviceId": "laptop", "token": good}), "another device").await;
     // The good one, in `hello`.
-    let mut socket = Socket::open(world.url(), None, Format::Json).await.expect("no token needed yet");
+    let mut socket =
+        Socket::open(world.url(), None, Format::Json).await.expect("no token needed yet");
     socket.say(json!({"id": 1, "hello": {"deviceId": "phone", "token": good}})).await;
     assert_eq!(socket.frame().await["welcome"]["userId"], json!(ana.id));
     assert_eq!(ana.http("phone").get("/v1/inbox").await.expect(200)["events"], json!([]));
@@ -296,8 +308,11 @@ pub(crate) async fn wrong_frames_leave_the_socket_open(set: Set) {
     ] {
         phone.socket.send(Message::text(text)).await;
         let error = phone.socket.frame().await;
-        assert_eq!((&error["replyTo"], &error["error"]["status"]), (&json!(reply_to), &json!(400)),
-            "{text}: {error}");
+        assert_eq!(
+            (&error["replyTo"], &error["error"]["status"]),
+            (&json!(reply_to), &json!(400)),
+            "{text}: {error}"
+        );
     }
     let mut binary = ana.socket("laptop", Format::Protobuf).await;
     binary.say(json!({"id": 1, "hello": {"deviceId": "laptop"}})).await;
@@ -305,13 +320,16 @@ pub(crate) async fn wrong_frames_leave_the_socket_open(set: Set) {
     for (bytes, reply_to) in [
         (vec![0xff_u8], 0),
         (vec![0x08, 9], 9),
-        (vec![0x08, 9, 0x9a, 0x06, 0], 9),                   // an unknown command
-        (vec![0x08, 9, 0xa2, 0x01, 0, 0x9a, 0x01, 0], 9),    // two commands
+        (vec![0x08, 9, 0x9a, 0x06, 0], 9), // an unknown command
+        (vec![0x08, 9, 0xa2, 0x01, 0, 0x9a, 0x01, 0], 9), // two commands
     ] {
         binary.send(Message::binary(bytes.clone())).await;
         let error = binary.frame().await;
-        assert_eq!((&error["replyTo"], &error["error"]["status"]), (&json!(reply_to), &json!(400)),
-            "{bytes:?}: {error}");
+        assert_eq!(
+            (&error["replyTo"], &error["error"]["status"]),
+            (&json!(reply_to), &json!(400)),
+            "{bytes:?}: {error}"
+        );
     }
     // Unknown fields of a newer client are no error.
     let reply = phone.command(json!({"ping": {"mood": "new"}})).await;

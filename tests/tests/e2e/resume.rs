@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 async fn say(from: &Person, to: &Person, texts: std::ops::Range<usize>) {
     let http = from.http("sender");
     for n in texts {
-        let message = json!({"to": to.id, "clientMessageId": format!("m{n}"), "text": n.to_string()});
+        let message =
+            json!({"to": to.id, "clientMessageId": format!("m{n}"), "text": n.to_string()});
         let _ = http.post("/v1/messages", &message).await.expect(200);
     }
 }

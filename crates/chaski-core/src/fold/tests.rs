@@ -20,21 +20,12 @@ struct Story {
 
 impl Story {
     fn new() -> Self {
-        Self {
-            fold: Fold::new(Placement::new(4)),
-            next: 0,
-        }
+        Self { fold: Fold::new(Placement::new(4)), next: 0 }
     }
 
     fn apply(&mut self, by: &str, chat: ChatId, action: Action) -> Vec<Output> {
         let device: DeviceId = "phone".parse().unwrap();
-        let command = Command {
-            chat,
-            user: user(by),
-            device,
-            accepted_at: 7,
-            action,
-        };
+        let command = Command { chat, user: user(by), device, accepted_at: 7, action };
         let mut out = Vec::new();
         self.fold.apply(Offset(self.next), command, &mut out);
         self.next += 1;
@@ -50,16 +41,8 @@ impl Story {
         text: &str,
     ) -> Vec<Output> {
         let body = Body::Text(Bytes::copy_from_slice(text.as_bytes()));
-        let content = Arc::new(Content {
-            body,
-            attachments: vec![],
-        });
-        let send = Send {
-            to: to.map(user),
-            key: key(k),
-            content,
-            sent_at: None,
-        };
+        let content = Arc::new(Content { body, attachments: vec![] });
+        let send = Send { to: to.map(user), key: key(k), content, sent_at: None };
         self.apply(by, chat, Action::Send(send))
     }
 
@@ -135,23 +118,10 @@ fn l2_a_retry_has_no_second_effect_and_other_content_is_refused_once() {
     let chat = ChatId::direct(&user("ana"), &user("ben"));
     assert_eq!(seqs(&story.send("ana", chat, Some("ben"), "k", "hi"))[0], 1);
     let retry = story.send("ana", chat, Some("ben"), "k", "hi");
-    assert!(matches!(
-        retry[..],
-        [Output {
-            event: Event::Duplicate { .. },
-            ..
-        }]
-    ));
-    assert_eq!(
-        causes(&story.send("ana", chat, Some("ben"), "k", "ho")),
-        [Cause::OtherContent]
-    );
+    assert!(matches!(retry[..], [Output { event: Event::Duplicate { .. }, .. }]));
+    assert_eq!(causes(&story.send("ana", chat, Some("ben"), "k", "ho")), [Cause::OtherContent]);
     assert_eq!(causes(&story.send("ana", chat, Some("ben"), "k", "ho")), []);
-    assert_eq!(
-        seqs(&story.send("ben", chat, None, "k", "ho"))[0],
-        2,
-        "keys belong to a user"
-    );
+    assert_eq!(seqs(&story.send("ben", chat, None, "k", "ho"))[0], 2, "keys belong to a user");
 }
 
 #[test]
@@ -167,13 +137,7 @@ fn strangers_and_unknown_chats_are_refused_without_a_seq() {
         [Cause::NoSuchChat]
     );
     assert_eq!(seqs(&story.send("ben", chat, None, "k", "hi"))[0], 2);
-    let lie = story.send(
-        "eve",
-        ChatId::direct(&user("ana"), &user("ben")),
-        Some("ben"),
-        "k",
-        "!",
-    );
+    let lie = story.send("eve", ChatId::direct(&user("ana"), &user("ben")), Some("ben"), "k", "!");
     assert_eq!(causes(&lie), [Cause::NoSuchChat]);
 }
 
@@ -182,13 +146,7 @@ fn a_chat_is_made_once() {
     let mut story = Story::new();
     let (chat, _) = story.create("ana", "c", &["ben", "cleo"], "n");
     let outcome = |out: Vec<Output>| match &out[..] {
-        [
-            Output {
-                index: 0,
-                event: Event::Verdict(v),
-                ..
-            },
-        ] => v.outcome,
+        [Output { index: 0, event: Event::Verdict(v), .. }] => v.outcome,
         other => panic!("one verdict, not {other:?}"),
     };
     let (again, out) = story.create("ana", "c", &["cleo", "ben", "ana"], "n");
@@ -215,8 +173,5 @@ fn what_a_snapshot_holds_is_not_applied_again() {
     story.send("ana", chat, Some("ben"), "k1", "one");
     story.next = 0;
     assert!(story.send("ana", chat, Some("ben"), "k1", "one").is_empty());
-    assert_eq!(
-        seqs(&story.send("ana", chat, Some("ben"), "k2", "two"))[0],
-        2
-    );
+    assert_eq!(seqs(&story.send("ana", chat, Some("ben"), "k2", "two"))[0], 2);
 }

@@ -51,9 +51,7 @@ pub(super) async fn replay(config: &Config, args: ReplayArgs) -> anyhow::Result<
     let _metrics = chaski_runtime::init_telemetry("warn", false);
     let target = match args.url {
         Some(url) => Target::Url(url),
-        None if args.cluster => {
-            Target::Cluster { dir: args.cluster_dir, url: None }
-        }
+        None if args.cluster => Target::Cluster { dir: args.cluster_dir, url: None },
         None => Target::Embedded { program: None },
     };
     let own_key = matches!(target, Target::Embedded { .. });

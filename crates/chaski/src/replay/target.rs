@@ -2,6 +2,7 @@
 //! Knows nothing of chats or devices.
 
 use super::cluster::{self, Process};
+use crate::node::Role;
 use anyhow::{Context as _, bail};
 use std::{
     collections::BTreeMap,
@@ -100,7 +101,10 @@ impl Running {
             Kind::Url => bail!("processes behind a URL cannot be killed"),
             Kind::Embedded(embedded) => {
                 embedded.kill_and_restart().await?;
-                *self.kills.entry("all".into()).or_default() += 1;
+                // One process plays every role, so each of them was killed.
+                for role in Role::ALL {
+                    *self.kills.entry(role.name().into()).or_default() += 1;
+                }
             }
             Kind::Cluster(dir) => {
                 for mut process in cluster::load(dir)? {
@@ -257,7 +261,7 @@ mod tests {
         assert!(running.url.starts_with("http://127.0.0.1:"));
         assert!(running.dev_key.as_ref().is_some_and(|key| key.ends_with("key")));
         running.kill_all().await.unwrap();
-        assert_eq!(running.kills, BTreeMap::from([("all".into(), 1)]));
+        assert_eq!(running.kills, Role::ALL.map(|role| (role.name().to_owned(), 1)).into());
         running.stop().await.unwrap();
         let said = fs::read_to_string(&log).unwrap();
         assert_eq!(said.matches("ready").count(), 2);
