@@ -8,8 +8,10 @@ use chaski_proto::{Malformed, RecipientRecord};
 use chaski_records::{ALERT_HOLE, Undertaker};
 use chaski_runtime::CancellationToken;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+/// So many records in one batch are written without waiting for more.
+const FULL_BATCH: usize = 500;
 /// How often the cursor is shown to the log's stock tools.
 const MIRROR_EVERY: Duration = Duration::from_secs(2);
 
@@ -53,6 +55,8 @@ async fn fold(
     let mut fold = Fold { service, partition, epoch, saved: mark.clone(), mark, hole: None };
     let every = Duration::from_millis(service.config.watermark_ms);
     let mut save_at = Instant::now() + every;
+    let write_every = Duration::from_millis(service.config.write_every_ms);
+    let mut write_at = Instant::now();
     let mut mirror = interval(MIRROR_EVERY);
     mirror.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut mirrored = None;
@@ -60,7 +64,7 @@ async fn fold(
         tokio::select! {
             biased;
             () = stop.cancelled() => return fold.save().await,
-            () = tokio::time::sleep_until(save_at), if fold.saved != fold.mark => {
+            () = sleep_until(save_at), if fold.saved != fold.mark => {
                 fold.save().await?;
                 save_at = Instant::now() + every;
             }
@@ -70,7 +74,13 @@ async fn fold(
                 // For display only; the next one corrects a failure.
                 let _ = service.ports.log.mirror("chaski.mirror.messages", Topic::Recipients, &at).await;
             }
-            records = reader.next() => fold.take(records?).await?,
+            records = async { sleep_until(write_at).await; reader.next().await } => {
+                let records = records?;
+                // A full batch is worth a write; fewer wait for company, in the log.
+                let pause = if records.len() < FULL_BATCH { write_every } else { Duration::ZERO };
+                write_at = Instant::now() + pause;
+                fold.take(records).await?;
+            }
         }
     }
 }

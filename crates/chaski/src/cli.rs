@@ -14,7 +14,10 @@ mod table;
 mod tools;
 mod up;
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    node::{Role, Roles},
+};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use std::{path::PathBuf, time::Duration};
@@ -140,6 +143,24 @@ pub async fn main() -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// One role as a program of its own.
+#[derive(Parser)]
+#[command(version)]
+struct RoleCli {
+    #[command(flatten)]
+    settings: Settings,
+    /// Development mode: make a signing key on first use and the topics as needed
+    #[arg(long, env = "CHASKI_DEV")]
+    dev: bool,
+}
+
+/// Runs one role to its end.
+pub async fn role_main(role: Role) -> anyhow::Result<()> {
+    let cli = RoleCli::parse();
+    let config = cli.settings.load()?;
+    Box::pin(up::serve(config, &Roles::of(&[role]), cli.dev)).await
 }
 
 /// `90s`, `15m`, `24h`, `7d`, or a number of seconds.

@@ -14,6 +14,9 @@ use parts::Parts;
 use std::{sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
+/// How long an address in use is tried again.
+const BIND_PATIENCE: Duration = Duration::from_secs(3);
+
 /// A process that serves some roles: built, running, to be drained.
 pub struct Node {
     tasks: Tasks,
@@ -85,10 +88,25 @@ impl Node {
     }
 }
 
+/// Binds an address. One that is in use is tried again for a while: a process that was killed and
+/// started at once finds the old one's threads still ending.
 async fn bind(address: &str, key: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address} (configuration key {key})"))
+    let deadline = tokio::time::Instant::now() + BIND_PATIENCE;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse
+                    && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            bound => {
+                return bound.with_context(|| {
+                    format!("cannot listen on {address} (configuration key {key})")
+                });
+            }
+        }
+    }
 }
 
 /// SIGTERM or Ctrl-C.

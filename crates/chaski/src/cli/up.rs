@@ -18,11 +18,15 @@ pub(super) struct UpArgs {
 
 /// Serves until SIGTERM or Ctrl-C, then drains.
 pub(super) async fn run(config: Config, args: UpArgs) -> anyhow::Result<()> {
+    Box::pin(serve(config, &Roles::of(&args.roles), args.dev)).await
+}
+
+/// The same for given roles.
+pub(super) async fn serve(config: Config, roles: &Roles, dev: bool) -> anyhow::Result<()> {
     // A signal that comes while the process starts counts too.
     let signal = end_signal();
     tokio::pin!(signal);
-    let roles = Roles::of(&args.roles);
-    let start = Node::start(config.clone(), &roles, args.dev);
+    let start = Node::start(config.clone(), roles, dev);
     let node = tokio::select! {
         node = start => node?,
         ended = &mut signal => return ended,

@@ -61,7 +61,8 @@ impl Parts {
             .context("the topics are not there: `chaski migrate` makes them")?;
         let placement = Placement::new(partitions);
         let cluster = ports.log.cluster_id().await?;
-        let source = SourceId::of(&cluster, Topic::NewMessages.name(), Position::GENERATION);
+        let topic = format!("{}{}", config.topic_prefix, Topic::NewMessages.name());
+        let source = SourceId::of(&cluster, &topic, Position::GENERATION);
         let verifier = Arc::new(verifier(&config, dev_key)?);
 
         let (mut followed, mut followers) = (BTreeMap::new(), Vec::new());
