@@ -156,7 +156,7 @@ async fn what_an_operator_writes_is_taken_up() {
 async fn a_host_that_comes_back_within_its_grace_keeps_its_partitions() {
     let scene = Scene::new(AllocatorConfig { grace_ms: 30_000, ..AllocatorConfig::default() });
     scene.allocator("a1");
-    let (h1, h2) = (scene.host("h1").await, scene.host("h2").await);
+    let (_h1, h2) = (scene.host("h1").await, scene.host("h2").await);
     let before = scene.owned(&[("h1", 6), ("h2", 6)]).await;
     tokio::time::pause(); // from here on time passes only where nothing else can happen
 
