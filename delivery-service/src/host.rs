@@ -25,7 +25,14 @@ use close::CloseReason;
 use commands::Verdicts;
 use parking_lot::RwLock;
 use ring::Ring;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// The role's name in claims and assignments.
@@ -57,6 +64,7 @@ pub struct DeliveryHost {
     rings: RwLock<HashMap<Partition, Arc<Ring>>>,
     acks: Acks,
     verdicts: Verdicts,
+    draining: AtomicBool,
 }
 
 impl DeliveryHost {
@@ -70,6 +78,7 @@ impl DeliveryHost {
             rings: RwLock::default(),
             acks,
             verdicts: Verdicts::default(),
+            draining: AtomicBool::new(false),
         })
     }
 
@@ -106,6 +115,7 @@ impl DeliveryHost {
 
     /// Sends all clients away, their commands answered first, and saves what they acknowledged.
     pub async fn drain(&self, patience: Duration) {
+        self.draining.store(true, Ordering::Relaxed);
         let rings: Vec<_> = self.rings.read().values().cloned().collect();
         rings.iter().for_each(|ring| ring.dismiss(CloseReason::Draining));
         let gone = async {
@@ -116,6 +126,11 @@ impl DeliveryHost {
         // Who has not gone by then resumes elsewhere all the same.
         let _ = tokio::time::timeout(patience, gone).await;
         self.acks.save().await;
+    }
+
+    /// Whether this host sends everybody away.
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// The ring of a user's partition, where this host owns it.

@@ -18,28 +18,63 @@ use rdkafka::{
 };
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
+    time::{Duration, Instant},
 };
 use tracing::debug;
 
 /// L8: one client for each group, and a process has one group for each of its roles.
 const GROUPS_MAX: usize = 16;
 
+/// A commit that has not ended by then is begun anew.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
 /// Every group this process shows.
 #[derive(Default)]
 pub(crate) struct Mirrors(Mutex<HashMap<String, Group>>);
 
 struct Group {
-    waiting: Arc<Waiting>,
+    commits: Arc<Mutex<Commits>>,
     /// Commits with nothing assigned and no membership, which Kafka allows while nobody has
     /// joined the group.
     _client: PolledConsumer<Committing>,
 }
 
-type Waiting = Mutex<HashMap<(String, i32), i64>>;
+type Positions = HashMap<(String, i32), i64>;
+
+/// What is to be committed, and what is being committed.
+#[derive(Default)]
+struct Commits {
+    waiting: Positions,
+    under_way: Option<(Instant, Positions)>,
+}
+
+impl Commits {
+    /// The positions to commit now, if it is time.
+    fn next(&mut self) -> Option<Positions> {
+        if let Some((since, _)) = self.under_way {
+            if since.elapsed() < ANSWER_MAX {
+                return None;
+            }
+            // The client does not always tell how a commit ended.
+            self.settle(false);
+        }
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let positions = std::mem::take(&mut self.waiting);
+        self.under_way = Some((Instant::now(), positions.clone()));
+        Some(positions)
+    }
+
+    /// A commit has ended; what failed waits again, unless there is something newer.
+    fn settle(&mut self, shown: bool) {
+        let under_way = self.under_way.take().filter(|_| !shown);
+        for (place, next) in under_way.into_iter().flat_map(|(_, positions)| positions) {
+            self.waiting.entry(place).or_insert(next);
+        }
+    }
+}
 
 impl Mirrors {
     pub(crate) fn show(
@@ -59,11 +94,11 @@ impl Mirrors {
             }
             groups.insert(group.into(), Group::start(options, group)?);
         }
-        let mut waiting = groups[group].waiting.lock();
+        let mut commits = groups[group].commits.lock();
         for (partition, next) in positions {
             let number = i32::try_from(partition.0);
             if let (Ok(number), Ok(next)) = (number, i64::try_from(next.0)) {
-                waiting.insert((topic.into(), number), next);
+                commits.waiting.insert((topic.into(), number), next);
             }
         }
         Ok(())
@@ -72,28 +107,22 @@ impl Mirrors {
 
 impl Group {
     fn start(options: &KafkaOptions, group: &str) -> Result<Self, PortError> {
-        let waiting = Arc::new(Waiting::default());
-        let busy = Arc::new(AtomicBool::new(false));
-        let (shown, committing) = (waiting.clone(), busy.clone());
+        let commits = Arc::new(Mutex::new(Commits::default()));
+        let shown = commits.clone();
         let tick = move |client: &BaseConsumer<Committing>| {
-            if committing.load(Ordering::Acquire) || shown.lock().is_empty() {
-                return;
-            }
-            committing.store(true, Ordering::Release);
-            if let Err(cause) = commit(client, std::mem::take(&mut *shown.lock())) {
-                committing.store(false, Ordering::Release);
+            let Some(positions) = shown.lock().next() else { return };
+            if let Err(cause) = commit(client, positions) {
+                shown.lock().settle(false);
                 missed(&cause);
             }
         };
-        let client = PolledConsumer::start(&options.mirror(group), Committing(busy), tick)?;
-        Ok(Self { waiting, _client: client })
+        let context = Committing(commits.clone());
+        let client = PolledConsumer::start(&options.mirror(group), context, tick)?;
+        Ok(Self { commits, _client: client })
     }
 }
 
-fn commit(
-    client: &BaseConsumer<Committing>,
-    positions: HashMap<(String, i32), i64>,
-) -> KafkaResult<()> {
+fn commit(client: &BaseConsumer<Committing>, positions: Positions) -> KafkaResult<()> {
     let mut list = TopicPartitionList::with_capacity(positions.len());
     for ((topic, partition), next) in positions {
         list.add_partition_offset(&topic, partition, rdkafka::Offset::Offset(next))?;
@@ -106,8 +135,8 @@ fn missed(cause: &KafkaError) {
     metrics::counter!("chaski_log_mirror_failures_total").increment(1);
 }
 
-/// Whether a commit is under way.
-struct Committing(Arc<AtomicBool>);
+/// Hears how a commit ended.
+struct Committing(Arc<Mutex<Commits>>);
 
 impl ClientContext for Committing {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
@@ -120,7 +149,7 @@ impl ClientContext for Committing {
 
 impl ConsumerContext for Committing {
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        self.0.store(false, Ordering::Release);
+        self.0.lock().settle(result.is_ok());
         if let Err(cause) = result {
             missed(&cause);
         }

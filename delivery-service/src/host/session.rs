@@ -340,7 +340,7 @@ impl Session {
         let _ = tokio::time::timeout(COMMANDS_PATIENCE, answers).await;
         let go_away = match reason {
             CloseReason::Moved => upgrade::moved(&self.host, &self.who).await,
-            _ => v1::GoAway { reason: "DRAINING".into(), url: None, retry_after_ms: 200 },
+            _ => upgrade::draining(),
         };
         let _ = self.send(&v1::ServerFrame::notice(Body::GoAway(go_away))).await;
     }

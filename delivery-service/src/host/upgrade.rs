@@ -221,6 +221,10 @@ async fn greet(
 
 async fn welcome(host: Arc<DeliveryHost>, mut socket: Socket, greeting: Greeting) {
     let Greeting { id, who, expires_at, resume_after } = greeting;
+    if host.is_draining() {
+        let _ = socket.send(&v1::ServerFrame::notice(Body::GoAway(draining()))).await;
+        return socket.close(CloseReason::Draining).await;
+    }
     let Some(ring) = host.ring_of(&who.user) else {
         let frame = v1::ServerFrame::notice(Body::GoAway(moved(&host, &who).await));
         let _ = socket.send(&frame).await;
@@ -234,6 +238,11 @@ async fn welcome(host: Arc<DeliveryHost>, mut socket: Socket, greeting: Greeting
             socket.close(CloseReason::Draining).await;
         }
     }
+}
+
+/// This host goes away: come again, to another one.
+pub(super) fn draining() -> v1::GoAway {
+    v1::GoAway { reason: "DRAINING".into(), url: None, retry_after_ms: 200 }
 }
 
 /// Where the user is served; without a URL: come again.
