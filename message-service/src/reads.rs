@@ -41,20 +41,17 @@ pub(crate) async fn history(
     service.read_your_write(&user, &request.token).await?;
     let first = visible_from(service, &user, &chat).await?;
     let limit = limit(request.limit);
-    let range = match request.range {
+    let (rows, more) = match request.range {
         Some(history_request::Range::After(seq)) => {
-            HistoryRange::After(seq.max(first.saturating_sub(1)))
+            let after = seq.max(first.saturating_sub(1));
+            let rows = rows(service, &chat, HistoryRange::After(after), limit + 1).await?;
+            forward(rows, after, limit)
         }
-        Some(history_request::Range::Before(seq)) => HistoryRange::Before(seq),
-        None => HistoryRange::Before(u64::MAX),
+        Some(history_request::Range::Before(seq)) => {
+            back(service, &chat, seq, first, limit).await?
+        }
+        None => back(service, &chat, u64::MAX, first, limit).await?,
     };
-    let rows = service
-        .ports
-        .messages
-        .history(&chat, range, limit + 1)
-        .await
-        .map_err(|e| unavailable(&e))?;
-    let (rows, more) = page(rows, range, first, limit);
     let items = rows
         .into_iter()
         .map(|(seq, item)| Ok(v1::HistoryItem { seq, item: Some(history_item(item, first)?) }))
@@ -62,33 +59,63 @@ pub(crate) async fn history(
     Ok(v1::HistoryReply { items, more })
 }
 
-/// Cuts rows to a page: nothing before `first`, nothing behind a place that is not stored yet.
-fn page(
-    mut rows: Vec<Stored>,
+async fn rows(
+    service: &MessageService,
+    chat: &ChatId,
     range: HistoryRange,
-    first: u64,
     limit: usize,
-) -> (Vec<Stored>, bool) {
-    rows.retain(|(seq, _)| *seq >= first);
-    let full = rows.len() > limit;
-    let mut expected = match range {
-        HistoryRange::After(seq) => seq + 1,
-        HistoryRange::Before(_) => {
-            if full {
-                rows.remove(0);
-            }
-            rows.first().map_or(first, |(seq, _)| *seq)
-        }
-    };
-    let whole = rows.iter().take_while(|(seq, _)| {
-        let next = *seq == expected;
-        expected += 1;
-        next
-    });
-    let whole = whole.count();
-    let more = full || (whole < rows.len() && matches!(range, HistoryRange::After(_)));
+) -> Result<Vec<Stored>, Problem> {
+    service.ports.messages.history(chat, range, limit).await.map_err(|e| unavailable(&e))
+}
+
+/// Cuts rows to a page that begins right after `after` and ends before the first place that is
+/// not stored yet.
+fn forward(mut rows: Vec<Stored>, after: u64, limit: usize) -> (Vec<Stored>, bool) {
+    let whole = rows.iter().zip(after + 1..).take_while(|((seq, _), next)| seq == next).count();
+    let more = whole.min(limit) < rows.len();
     rows.truncate(whole.min(limit));
     (rows, more)
+}
+
+/// The page that ends right before `before`, or with the newest message where that is past the
+/// end. A place below `before` that is not stored yet is waited for, then 503: a page that passed
+/// over it would be the last to see it.
+async fn back(
+    service: &MessageService,
+    chat: &ChatId,
+    mut before: u64,
+    first: u64,
+    limit: usize,
+) -> Result<(Vec<Stored>, bool), Problem> {
+    let ends = before != u64::MAX
+        && !rows(service, chat, HistoryRange::After(before.saturating_sub(1)), 1).await?.is_empty();
+    if !ends {
+        // The newest page: it ends before the lowest place that is missing among its rows.
+        let newest = rows(service, chat, HistoryRange::Before(before), limit + 1).await?;
+        let Some(end) = end_of_run(&newest) else { return Ok((Vec::new(), false)) };
+        before = end + 1;
+    }
+    let look = || async {
+        let range = HistoryRange::Before(before);
+        let rows = service.ports.messages.history(chat, range, limit + 1).await?;
+        let reaches = before <= first || end_of_run(&rows).is_some_and(|end| end + 1 == before);
+        Ok::<_, PortError>(reaches.then_some(rows))
+    };
+    let found = service.progress.until(service.config.body_wait(), look).await;
+    let mut rows = found
+        .map_err(|e| unavailable(&e))?
+        .ok_or_else(|| Problem::unavailable("a message is not stored yet; try again"))?;
+    rows.retain(|(seq, _)| *seq >= first);
+    let more = rows.len() > limit;
+    rows.drain(..rows.len().saturating_sub(limit));
+    Ok((rows, more))
+}
+
+/// The last seq before the first hole in ascending rows.
+fn end_of_run(rows: &[Stored]) -> Option<u64> {
+    let (first, _) = rows.first()?;
+    let run = rows.iter().zip(*first..).take_while(|((seq, _), next)| seq == next);
+    run.last().map(|((seq, _), _)| *seq)
 }
 
 fn history_item(item: Bytes, visible_from: u64) -> Result<history_item::Item, Problem> {
@@ -279,10 +306,7 @@ async fn view(
         .map_err(|e| unavailable(&e))?;
     let row = row.ok_or_else(|| Problem::unavailable("this chat is not stored yet; try again"))?;
     let state = v1::StoredChat::decode(row.state).map_err(corrupt("chats.state"))?;
-    let newest = HistoryRange::Before(u64::MAX);
-    let rows =
-        service.ports.messages.history(chat, newest, 16).await.map_err(|e| unavailable(&e))?;
-    let (rows, _) = page(rows, newest, visible_from, 16);
+    let (rows, _) = back(service, chat, u64::MAX, visible_from, 16).await?;
     let last_seq = rows.last().map_or(0, |(seq, _)| *seq);
     let mut last_message = None;
     for (_, item) in rows {
@@ -307,30 +331,31 @@ async fn view(
 mod tests {
     use super::*;
 
-    #[track_caller]
-    fn check(
-        stored: &[u64],
-        range: HistoryRange,
-        first: u64,
-        limit: usize,
-        expected: (&[u64], bool),
-    ) {
-        let rows = stored.iter().map(|seq| (*seq, Bytes::new())).collect();
-        let (rows, more) = page(rows, range, first, limit);
-        let seqs: Vec<u64> = rows.iter().map(|(seq, _)| *seq).collect();
-        assert_eq!((&seqs[..], more), expected);
+    fn stored(seqs: &[u64]) -> Vec<Stored> {
+        seqs.iter().map(|seq| (*seq, Bytes::new())).collect()
     }
 
     #[test]
     fn l3_a_page_ends_before_a_place_that_is_not_stored_yet() {
-        let newest = HistoryRange::Before(u64::MAX);
-        check(&[1, 2, 3], HistoryRange::After(0), 1, 5, (&[1, 2, 3], false));
-        check(&[1, 2, 4], HistoryRange::After(0), 1, 5, (&[1, 2], true));
-        check(&[2, 3], HistoryRange::After(0), 1, 5, (&[], true));
-        check(&[1, 2, 3], HistoryRange::After(0), 1, 2, (&[1, 2], true));
-        check(&[4, 5, 7], newest, 1, 5, (&[4, 5], false));
-        check(&[4, 5, 6], newest, 1, 2, (&[5, 6], true));
-        check(&[4, 5, 6], newest, 5, 3, (&[5, 6], false));
-        check(&[4, 5, 6], HistoryRange::After(4), 5, 3, (&[5, 6], false));
+        #[track_caller]
+        fn check(rows: &[u64], after: u64, limit: usize, expected: (&[u64], bool)) {
+            let (rows, more) = forward(stored(rows), after, limit);
+            let seqs: Vec<u64> = rows.iter().map(|(seq, _)| *seq).collect();
+            assert_eq!((&seqs[..], more), expected);
+        }
+        check(&[1, 2, 3], 0, 5, (&[1, 2, 3], false));
+        check(&[1, 2, 4], 0, 5, (&[1, 2], true));
+        check(&[2, 3], 0, 5, (&[], true));
+        check(&[1, 2, 3], 0, 2, (&[1, 2], true));
+        check(&[5, 6], 4, 3, (&[5, 6], false));
+    }
+
+    #[test]
+    fn a_run_ends_before_the_first_hole() {
+        for (rows, end) in
+            [(&[][..], None), (&[4, 5, 6], Some(6)), (&[4, 5, 7], Some(5)), (&[4, 6, 7], Some(4))]
+        {
+            assert_eq!(end_of_run(&stored(rows)), end, "{rows:?}");
+        }
     }
 }

@@ -30,13 +30,19 @@ impl Timestamp {
     }
 }
 
+/// 9999-12-31T23:59:59Z.
+const LAST_SECOND: i64 = 253_402_300_799;
+
 const MILLIS: &[time::format_description::BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let at = OffsetDateTime::from_unix_timestamp(self.seconds).map_err(ser::Error::custom)?
-            + time::Duration::nanoseconds(self.nanos.into());
+        // RFC 3339 writes the years 0-9999: a time outside them is written as the nearest inside,
+        // so that no record can make a frame that cannot be sent.
+        let seconds = self.seconds.clamp(0, LAST_SECOND);
+        let at = OffsetDateTime::from_unix_timestamp(seconds).map_err(ser::Error::custom)?
+            + time::Duration::nanoseconds(self.nanos.clamp(0, 999_999_999).into());
         serializer.serialize_str(&at.format(MILLIS).map_err(ser::Error::custom)?)
     }
 }
@@ -50,5 +56,22 @@ impl<'de> Deserialize<'de> for Timestamp {
             })?
             .to_offset(UtcOffset::UTC);
         Ok(Self { seconds: at.unix_timestamp(), nanos: at.nanosecond() as i32 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_can_be_written() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_767_323_045_678, "2026-01-02T03:04:05.678Z"),
+            (-1, "1970-01-01T00:00:00.999Z"),
+            (i64::MAX, "9999-12-31T23:59:59.807Z"),
+        ] {
+            assert_eq!(serde_json::to_value(Timestamp::from_ms(ms)).unwrap(), text);
+        }
     }
 }

@@ -183,7 +183,7 @@ pub(crate) async fn history_inbox_and_sockets_agree(set: Set) {
             let _ = http.get_seeing(&path, &last_token).await.expect(200);
         }
         until("all is stored", || async {
-            let page = http.get(&format!("{path}?limit=1")).await.body;
+            let page = http.get(&format!("{path}?after=20&limit=1")).await.body;
             (page["messages"][0]["seq"] == "21").then_some(())
         })
         .await;
