@@ -96,10 +96,14 @@ async fn spawn(dir: &TempDir, listen: &str) -> Child {
     child
 }
 
-/// The binary beside this test, built from the present sources.
+/// The binary that `./dev test` built (`CHASKI_TEST_BINARY`); else the one beside this test, built
+/// from the present sources.
 async fn binary() -> &'static PathBuf {
     static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
     let build = || async {
+        if let Some(built) = std::env::var_os("CHASKI_TEST_BINARY") {
+            return built.into();
+        }
         let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
         let build = Command::new(cargo)
             .args(["build", "--quiet", "--package", "chaski", "--bin", "chaski"])
