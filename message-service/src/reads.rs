@@ -71,7 +71,11 @@ async fn rows(
 /// Cuts rows to a page that begins right after `after` and ends before the first place that is
 /// not stored yet.
 fn forward(mut rows: Vec<Stored>, after: u64, limit: usize) -> (Vec<Stored>, bool) {
-    let whole = rows.iter().zip(after + 1..).take_while(|((seq, _), next)| seq == next).count();
+    let whole = rows
+        .iter()
+        .zip(after.saturating_add(1)..)
+        .take_while(|((seq, _), next)| seq == next)
+        .count();
     let more = whole.min(limit) < rows.len();
     rows.truncate(whole.min(limit));
     (rows, more)
@@ -348,6 +352,7 @@ mod tests {
         check(&[2, 3], 0, 5, (&[], true));
         check(&[1, 2, 3], 0, 2, (&[1, 2], true));
         check(&[5, 6], 4, 3, (&[5, 6], false));
+        check(&[], u64::MAX, 3, (&[], false));
     }
 
     #[test]
