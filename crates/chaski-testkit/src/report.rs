@@ -58,6 +58,8 @@ pub struct Report {
     pub passed: u64,
     /// How many it has failed.
     pub failed: u64,
+    /// What the failed ones have said.
+    pub failures: Vec<String>,
     /// Each suite on each backend.
     pub suites: Vec<Suite>,
     /// Why this is not a whole and good run; empty if it is.
@@ -111,7 +113,8 @@ impl Report {
                 names,
             })
         });
-        Ok(Self { passed, failed, suites: suites.collect(), problems })
+        let failures = failures(log);
+        Ok(Self { passed, failed, failures, suites: suites.collect(), problems })
     }
 }
 
@@ -167,6 +170,34 @@ fn total(log: &str, word: &str) -> u64 {
     numbers.sum()
 }
 
+/// The most lines of a failed test's output that a report repeats.
+const FAILURE_LINES: usize = 60;
+
+/// The sections `---- the_test stdout ----` of a log, long ones without their middle.
+fn failures(log: &str) -> Vec<String> {
+    let mut found: Vec<Vec<&str>> = Vec::new();
+    let mut inside = false;
+    for line in log.lines() {
+        if line.starts_with("---- ") && line.ends_with(" ----") {
+            found.push(Vec::new());
+            inside = true;
+        } else if line == "failures:" || line.starts_with("test result: ") {
+            inside = false;
+        }
+        if inside && let Some(section) = found.last_mut() {
+            section.push(line);
+        }
+    }
+    let shorten = |mut lines: Vec<&str>| {
+        if lines.len() > FAILURE_LINES {
+            let half = FAILURE_LINES / 2;
+            lines.splice(half..lines.len() - half, ["[…]"]);
+        }
+        lines.join("\n").trim_end().to_owned()
+    };
+    found.into_iter().map(shorten).collect()
+}
+
 fn read_marks(cases: &Path) -> anyhow::Result<Marks> {
     let mut marks = Marks::new();
     for suite in entries(cases)? {
@@ -190,6 +221,10 @@ mod tests {
     const LOG: &str = "running 2 tests\n\
         test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n\
         a test said: 9 passed;\n\
+        ---- a::test stdout ----\n\
+        assertion failed\n\
+        \n\
+        failures:\n\
         test result: FAILED. 40 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n";
 
     /// A run in which every suite has passed two cases on every backend, then changed.
@@ -212,6 +247,7 @@ mod tests {
         let report = after(|_| {});
         assert!(report.problems.is_empty(), "{:?}", report.problems);
         assert_eq!((report.passed, report.failed), (42, 1));
+        assert_eq!(report.failures, ["---- a::test stdout ----\nassertion failed"]);
         let version = |suite: &str, backend: &str| {
             let found = report.suites.iter().find(|s| s.suite == suite && s.backend == backend);
             found.map(|s| (s.cases, s.server_version.as_deref()))

@@ -19,6 +19,9 @@ fn main() -> anyhow::Result<ExitCode> {
         let version = suite.server_version.as_deref().unwrap_or_default();
         println!("{:<26}{:<22}{:>5}  {version}", suite.suite, suite.backend, suite.cases);
     }
+    for failure in &report.failures {
+        println!("{failure}");
+    }
     for problem in &report.problems {
         println!("PROBLEM {problem}");
     }

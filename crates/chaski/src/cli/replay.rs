@@ -72,7 +72,7 @@ pub(super) async fn replay(config: &Config, args: ReplayArgs) -> anyhow::Result<
         dev_key: (!own_key && config.dev_key().exists()).then(|| config.dev_key()),
         ..ReplayOptions::new(target, signer)
     };
-    let report = Box::pin(run(options)).await?;
+    let report = Box::pin(run(options, &mut std::io::stdout())).await?;
     anyhow::ensure!(report.passed(), "the replay found violations: see the report");
     Ok(())
 }

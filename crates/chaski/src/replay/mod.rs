@@ -33,7 +33,7 @@ use report::Asked;
 use shared::Shared;
 use std::{
     fs::{self, File},
-    io::Write as _,
+    io::Write,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -88,12 +88,12 @@ impl ReplayOptions {
     }
 }
 
-/// Replays and judges; writes `replay-<time>.json` and `replay-<time>.shown.jsonl.gz`, and prints
-/// the table. The caller's exit code is [`ReplayReport::passed`].
+/// Replays and judges; writes `replay-<time>.json` and `replay-<time>.shown.jsonl.gz`, and the
+/// table to `out`. The caller's exit code is [`ReplayReport::passed`].
 ///
 /// # Errors
 /// The run could not be made: input, target or file descriptors; a violation is no error.
-pub async fn run(options: ReplayOptions) -> anyhow::Result<ReplayReport> {
+pub async fn run(options: ReplayOptions, out: &mut impl Write) -> anyhow::Result<ReplayReport> {
     ensure!(options.parallel > 0, "--parallel must be at least 1");
     ensure!(
         options.kills == 0 || !matches!(options.target, Target::Url(_)),
@@ -144,7 +144,7 @@ pub async fn run(options: ReplayOptions) -> anyhow::Result<ReplayReport> {
     report.examples.extend(read.errors);
     serde_json::to_writer_pretty(File::create(path("json"))?, &report)?;
     // After the report is safe: a target that does not drain is an error of its own.
-    writeln!(std::io::stdout(), "{report}\nreport: {}", path("json").display())?;
+    writeln!(out, "{report}\nreport: {}", path("json").display())?;
     running.stop().await?;
     Ok(report)
 }

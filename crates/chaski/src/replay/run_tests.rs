@@ -19,7 +19,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader},
     sync::{Mutex, MutexGuard},
 };
 use tokio::{net::TcpListener, sync::watch};
@@ -281,8 +281,9 @@ async fn replay(fault: Fault, reports: &Path) -> ReplayReport {
         timeout: Duration::from_secs(if fault == Fault::Loses { 8 } else { 120 }),
         ..ReplayOptions::new(Target::Url(url), signer)
     };
+    let mut out = io::sink();
     tokio::select! {
-        report = run(options) => report.unwrap(),
+        report = run(options, &mut out) => report.unwrap(),
         ended = async { axum::serve(listener, router).await } => panic!("{ended:?}"),
     }
 }
