@@ -1,23 +1,23 @@
 //! The whole system as a process of its own, for cases that kill it.
 
-use crate::{PATIENCE, Person, world::Address};
+use crate::{PATIENCE, Person, Set, place::Place, world::Address};
+use chaski::config::Config;
 use chaski_auth::DevKey;
 use std::{
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::Arc,
 };
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
     sync::OnceCell,
 };
 
-/// `chaski up --dev` on embedded storage in a directory of its own.
+/// `chaski up --dev` with data of its own.
 pub struct Process {
-    dir: TempDir,
-    listen: String,
+    place: Place,
+    config: Config,
     child: Child,
     address: Arc<Address>,
 }
@@ -27,16 +27,17 @@ impl Process {
     ///
     /// # Panics
     /// Where it does not become ready.
-    pub async fn start() -> Self {
-        let dir = TempDir::new().expect("a temporary directory");
+    pub async fn start(set: Set) -> Self {
+        let place = Place::new(set).await.expect("a place for the process's data");
+        let mut config = place.config();
         // The port stays free for the restarts: nobody else asks for this one.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let listen = listener.local_addr().expect("it is bound").to_string();
+        config.listen = listener.local_addr().expect("it is bound").to_string();
         drop(listener);
-        let child = spawn(&dir, &listen).await;
-        let key = DevKey::load_or_create(dir.path().join("dev-key.pem")).expect("it was made");
-        let address = Arc::new(Address { url: format!("http://{listen}"), key });
-        Self { dir, listen, child, address }
+        let child = spawn(&config).await;
+        let key = DevKey::load_or_create(config.dev_key()).expect("it was made");
+        let address = Arc::new(Address { url: format!("http://{}", config.listen), key });
+        Self { place, config, child, address }
     }
 
     /// `kill -9`, and once more from the beginning.
@@ -45,10 +46,10 @@ impl Process {
     /// Where it does not become ready again.
     pub async fn kill_and_start(&mut self) {
         self.child.kill().await.expect("it was running");
-        self.child = spawn(&self.dir, &self.listen).await;
+        self.child = spawn(&self.config).await;
     }
 
-    /// SIGTERM; how it ended.
+    /// SIGTERM; how it ended. Its data is removed.
     ///
     /// # Panics
     /// Where it does not end.
@@ -57,6 +58,7 @@ impl Process {
         let told = Command::new("kill").args(["-TERM", &pid]).status().await;
         assert!(told.expect("kill runs").success());
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        self.place.remove().await.expect("its data is removed");
         ended.expect("it drains in time").expect("it is our child")
     }
 
@@ -67,16 +69,18 @@ impl Process {
     }
 }
 
-async fn spawn(dir: &TempDir, listen: &str) -> Child {
+async fn spawn(config: &Config) -> Child {
     let mut child = Command::new(binary().await)
         .args(["up", "--dev"])
-        .env("CHASKI_DATA", dir.path())
-        .env("CHASKI_LISTEN", listen)
-        .env("CHASKI_ADMIN_LISTEN", "127.0.0.1:0")
+        .env("CHASKI_DATA", &config.data)
+        .env("CHASKI_LISTEN", &config.listen)
+        .env("CHASKI_ADMIN_LISTEN", &config.admin_listen)
+        .env("CHASKI_PARTITIONS", config.partitions.to_string())
+        .env("CHASKI_TOPIC_PREFIX", &config.topic_prefix)
+        .env("CHASKI_LOG", &config.log)
+        .env("CHASKI_STORE", &config.store)
+        .env("CHASKI_COORDINATOR", &config.coordinator)
         .env("CHASKI_LOG_FILTER", "error")
-        .env_remove("CHASKI_LOG")
-        .env_remove("CHASKI_STORE")
-        .env_remove("CHASKI_COORDINATOR")
         .env_remove("CHASKI_DEV_KEY")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

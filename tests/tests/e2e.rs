@@ -42,15 +42,8 @@ macro_rules! cases {
             sockets::silence_closes_with_4005
             ends::a_drain_sends_clients_away_and_a_restart_forgets_nothing
             ends::a_record_that_cannot_be_read_is_buried
+            ends::what_was_accepted_survives_kill_9
         }
-    };
-}
-
-/// Hands those to a macro that run a process of their own on embedded storage: processes on the
-/// real servers are killed by the replay.
-macro_rules! embedded_cases {
-    ($then:ident $(, $arg:tt)*) => {
-        $then! { $($arg),* : ends::what_was_accepted_survives_kill_9 }
     };
 }
 
@@ -60,12 +53,7 @@ macro_rules! count {
     };
 }
 
-const fn count(set: chaski_tests::Set) -> usize {
-    match set {
-        chaski_tests::Set::Embedded => cases!(count) + embedded_cases!(count),
-        chaski_tests::Set::Real => cases!(count),
-    }
-}
+const COUNT: usize = cases!(count);
 
 macro_rules! tests {
     ($set:ident : $($module:ident::$case:ident)+) => {
@@ -73,7 +61,7 @@ macro_rules! tests {
             #[test]
             fn $case() {
                 let set = chaski_tests::Set::$set;
-                chaski_tests::run(set, stringify!($case), crate::count(set), |set| {
+                chaski_tests::run(set, stringify!($case), crate::COUNT, |set| {
                     Box::pin(crate::$module::$case(set))
                 });
             }
@@ -83,7 +71,6 @@ macro_rules! tests {
 
 mod embedded {
     cases!(tests, Embedded);
-    embedded_cases!(tests, Embedded);
 }
 
 mod real {

@@ -17,7 +17,7 @@ const TRIM_EVERY: u32 = 50;
 /// How often a claim is tried against others before it is a conflict.
 const CLAIM_TRIES: u32 = 16;
 /// How often the outcome of a claim may be unknown before the caller is told.
-const UNKNOWN_TRIES: u32 = 3;
+const UNKNOWN_TRIES: u32 = 6;
 
 #[async_trait::async_trait]
 impl CheckpointStore for CqlStore {
@@ -101,8 +101,14 @@ impl CheckpointStore for CqlStore {
                 Ok(Some(epoch)) => return Ok(Claimed { epoch }),
                 Ok(None) => {}
                 // It may have been written, by us or by a rival with the same number: who reads
-                // it cannot tell. So the next try takes a greater one.
-                Err(e) if e.kind == ErrorKind::Unknown && unknown < UNKNOWN_TRIES => unknown += 1,
+                // it cannot tell. So the next try takes a greater one. A serial read that rivals
+                // hold up times out as well.
+                Err(e)
+                    if matches!(e.kind, ErrorKind::Unknown | ErrorKind::Unavailable)
+                        && unknown < UNKNOWN_TRIES =>
+                {
+                    unknown += 1;
+                }
                 Err(e) => return Err(e),
             }
         }

@@ -149,8 +149,8 @@ pub(crate) async fn a_record_that_cannot_be_read_is_buried(set: Set) {
 
 /// Sends without a pause while the server is killed thrice; then everything that was accepted has
 /// arrived, once and in order.
-pub(crate) async fn what_was_accepted_survives_kill_9(_: Set) {
-    let mut process = Process::start().await;
+pub(crate) async fn what_was_accepted_survives_kill_9(set: Set) {
+    let mut process = Process::start(set).await;
     let (ana, ben) = (process.person("ana"), process.person("ben"));
     let (mut from, mut to) = (ana.client("phone", None), ben.client("phone", None));
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
