@@ -142,6 +142,45 @@ pub(crate) fn chat_view(view: &v1::ChatView) -> Value {
     json
 }
 
+/// `{receipts}` of a chat.
+#[derive(Serialize)]
+pub(crate) struct Receipts {
+    receipts: Vec<v1::Receipt>,
+}
+
+impl Receipts {
+    pub(crate) fn new(reply: v1::ReceiptsReply) -> Self {
+        Self { receipts: reply.receipts }
+    }
+}
+
+/// `{devices}` of a user.
+#[derive(Serialize)]
+pub(crate) struct Devices {
+    devices: Vec<v1::DeviceView>,
+}
+
+impl Devices {
+    pub(crate) fn new(reply: v1::DevicesReply) -> Self {
+        Self { devices: reply.devices }
+    }
+}
+
+/// `{connections, next?}` of a user.
+#[derive(Serialize)]
+pub(crate) struct Connections {
+    connections: Vec<v1::Connection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl Connections {
+    pub(crate) fn new(reply: v1::ConnectionsReply) -> Self {
+        let last = reply.connections.last().filter(|_| reply.more);
+        Self { next: last.map(|one| one.user_id.clone()), connections: reply.connections }
+    }
+}
+
 /// `{url, host, epoch}`.
 #[derive(Serialize)]
 pub(crate) struct Host {

@@ -17,7 +17,8 @@ pub struct GatewayConfig {
     /// How long a service may take to answer; then 503. Above the 10 s after which a send gives
     /// up by itself, so that the more exact answer wins.
     pub service_timeout_ms: u64,
-    /// How long `POST /v1/chats` waits for the chat's own verdict; then 503 `outcome_unknown`.
+    /// How long the making or changing of a chat waits for the chat's own verdict; then 503
+    /// `outcome_unknown`.
     pub verdict_timeout_ms: u32,
     /// `limit` where a request names none.
     pub page_default: u32,

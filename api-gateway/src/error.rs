@@ -1,7 +1,7 @@
 //! A refusal as HTTP: RFC 9457 `application/problem+json`.
 
 use axum::response::{IntoResponse, Response};
-use chaski_proto::Problem;
+use chaski_proto::{Problem, v1};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
@@ -16,6 +16,9 @@ struct Body<'a> {
     status: u16,
     detail: &'a str,
     code: &'a str,
+    /// The present state, with a 409 of a contact or block.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection: Option<&'a v1::Connection>,
 }
 
 impl IntoResponse for Refusal {
@@ -29,8 +32,9 @@ impl IntoResponse for Refusal {
             status: status.as_u16(),
             detail: &problem.message,
             code: &problem.code,
+            connection: problem.connection.as_ref(),
         };
-        let body = serde_json::to_vec(&body).expect("texts and a number are JSON");
+        let body = serde_json::to_vec(&body).expect("texts, numbers and a state are JSON");
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

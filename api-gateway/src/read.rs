@@ -1,9 +1,9 @@
 //! The calls that only look.
 
 use crate::{
-    answer::{Chats, Events, History, Host, Messages, chat_view},
+    answer::{Chats, Connections, Devices, Events, History, Host, Messages, Receipts, chat_view},
     error::Refusal,
-    request::{Caller, ChatId, Params, Seen},
+    request::{Caller, Params, PathId, Seen},
     service::Gateway,
 };
 use axum::{Json, extract::State};
@@ -38,7 +38,7 @@ pub(crate) async fn chats(
 pub(crate) async fn chat(
     State(gateway): State<Arc<Gateway>>,
     Caller(caller): Caller,
-    ChatId(chat_id): ChatId,
+    PathId(chat_id): PathId,
     Seen(token): Seen,
 ) -> Answer<Value> {
     let request = v1::ChatRequest { caller: Some(caller), chat_id, token };
@@ -50,7 +50,7 @@ pub(crate) async fn chat(
 pub(crate) async fn history(
     State(gateway): State<Arc<Gateway>>,
     Caller(caller): Caller,
-    ChatId(chat_id): ChatId,
+    PathId(chat_id): PathId,
     params: Params,
     Seen(token): Seen,
 ) -> Answer<History> {
@@ -66,6 +66,18 @@ pub(crate) async fn history(
     let request = v1::HistoryRequest { caller: Some(caller), chat_id, range, limit, token };
     let reply = gateway.read(gateway.messages.history(Request::new(request))).await?;
     Ok(Json(History::new(reply, forward)))
+}
+
+/// `GET /v1/chats/{chatId}/receipts`: the marks of all members.
+pub(crate) async fn receipts(
+    State(gateway): State<Arc<Gateway>>,
+    Caller(caller): Caller,
+    PathId(chat_id): PathId,
+    Seen(token): Seen,
+) -> Answer<Receipts> {
+    let request = v1::ChatRequest { caller: Some(caller), chat_id, token };
+    let reply = gateway.read(gateway.messages.receipts(Request::new(request))).await?;
+    Ok(Json(Receipts::new(reply)))
 }
 
 /// `GET /v1/inbox`.
@@ -120,6 +132,32 @@ pub(crate) async fn host(
     let request = v1::LocateRequest { user_id: caller.user_id };
     let place = gateway.read(gateway.hosts.locate(Request::new(request))).await?;
     Ok(Json(Host::new(place)))
+}
+
+/// `GET /v1/devices`.
+pub(crate) async fn devices(
+    State(gateway): State<Arc<Gateway>>,
+    Caller(caller): Caller,
+) -> Answer<Devices> {
+    let request = v1::DevicesRequest { caller: Some(caller) };
+    let reply = gateway.read(gateway.connections.list_devices(Request::new(request))).await?;
+    Ok(Json(Devices::new(reply)))
+}
+
+/// `GET /v1/connections`: contacts and blocks. They are answered where they are decided, so every
+/// change that was answered is in it.
+pub(crate) async fn connections(
+    State(gateway): State<Arc<Gateway>>,
+    Caller(caller): Caller,
+    params: Params,
+) -> Answer<Connections> {
+    let request = v1::ConnectionsRequest {
+        caller: Some(caller),
+        after: params.text("after")?.unwrap_or_default().to_owned(),
+        limit: params.limit(&gateway.config)?,
+    };
+    let reply = gateway.read(gateway.connections.list(Request::new(request))).await?;
+    Ok(Json(Connections::new(reply)))
 }
 
 async fn slice(

@@ -50,15 +50,15 @@ impl FromRequestParts<State> for Caller {
     }
 }
 
-/// `{chatId}` of the path.
-pub(crate) struct ChatId(pub(crate) String);
+/// The id in the path: of a chat, a device or a user.
+pub(crate) struct PathId(pub(crate) String);
 
-impl FromRequestParts<State> for ChatId {
+impl FromRequestParts<State> for PathId {
     type Rejection = Refusal;
     async fn from_request_parts(parts: &mut Parts, gateway: &State) -> Result<Self, Refusal> {
         match Path::<String>::from_request_parts(parts, gateway).await {
-            Ok(Path(chat)) => Ok(Self(chat)),
-            Err(_) => Err(Problem::invalid("the chat id in the path is not UTF-8").into()),
+            Ok(Path(id)) => Ok(Self(id)),
+            Err(_) => Err(Problem::invalid("the id in the path is not UTF-8").into()),
         }
     }
 }

@@ -1,12 +1,18 @@
 //! Which path is answered by what.
 
 use crate::{GatewayConfig, error::Refusal, measure::measure, read, write};
-use axum::{Router, middleware, routing::get, routing::post};
+use axum::{
+    Router, middleware,
+    routing::{get, patch, post, put},
+};
 use chaski_auth::Verifier;
 use chaski_ports::Clock;
 use chaski_proto::{
     Problem,
-    v1::{hosts_server::Hosts, messages_server::Messages, sender_server::Sender},
+    v1::{
+        connections_server::Connections, hosts_server::Hosts, messages_server::Messages,
+        sender_server::Sender,
+    },
 };
 use std::{future::Future, sync::Arc};
 use tonic::{Response, Status};
@@ -14,10 +20,12 @@ use tonic::{Response, Status};
 /// What the gateway passes requests on to. The services may live in this process or in others.
 #[derive(Clone)]
 pub struct Gateway {
-    /// Takes messages and new chats.
+    /// Takes messages, new chats and changes of chats.
     pub sender: Arc<dyn Sender>,
     /// Answers reads, and knows the verdicts of chats.
     pub messages: Arc<dyn Messages>,
+    /// Knows and changes contacts, blocks and devices.
+    pub connections: Arc<dyn Connections>,
     /// Knows which delivery host serves a user.
     pub hosts: Arc<dyn Hosts>,
     /// Knows who is calling.
@@ -33,13 +41,19 @@ pub struct Gateway {
 pub fn router(gateway: Gateway) -> Router {
     Router::new()
         .route("/v1/chats", get(read::chats).post(write::create_chat))
-        .route("/v1/chats/{chatId}", get(read::chat))
+        .route("/v1/chats/{chatId}", get(read::chat).patch(write::rename_chat))
+        .route("/v1/chats/{chatId}/participants", patch(write::change_participant))
         .route("/v1/chats/{chatId}/messages", get(read::history))
+        .route("/v1/chats/{chatId}/receipts", get(read::receipts))
         .route("/v1/messages", post(write::send_message))
         .route("/v1/messages/sent", get(read::sent))
         .route("/v1/messages/received", get(read::received))
         .route("/v1/messages/unreceived", get(read::unreceived))
         .route("/v1/inbox", get(read::inbox))
+        .route("/v1/devices", get(read::devices))
+        .route("/v1/devices/{deviceId}", patch(write::rename_device).delete(write::revoke_device))
+        .route("/v1/connections", get(read::connections))
+        .route("/v1/connections/{userId}", put(write::set_connection).delete(write::end_connection))
         .route("/v1/hosts/me", get(read::host))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)

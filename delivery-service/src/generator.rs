@@ -10,9 +10,9 @@ mod config;
 mod frontier;
 mod worker;
 
-pub use config::GeneratorConfig;
+pub use config::{GeneratorConfig, WhoManages};
 
-use chaski_core::{Partition, SourceId, placement::Placement};
+use chaski_core::{Partition, SourceId, placement::Placement, record::Rules};
 use chaski_ports::{CheckpointStore, Clock, ErrorKind, Log, PortError};
 use chaski_runtime::{CancellationToken, Owned, Tasks, run_owned};
 use std::sync::Arc;
@@ -28,12 +28,14 @@ pub struct Generator {
     pub log: Arc<dyn Log>,
     /// Snapshots and cursors.
     pub checkpoints: Arc<dyn CheckpointStore>,
-    /// Time, for alerts only: the fold has none.
+    /// Time, for alerts and ticks only: the fold has none.
     pub clock: Arc<dyn Clock>,
     /// Where users are placed.
     pub placement: Placement,
     /// Names this `new-messages` log.
     pub source: SourceId,
+    /// What chats are decided by; told to the fold by ticks.
+    pub rules: Rules,
     /// Settings.
     pub config: GeneratorConfig,
 }

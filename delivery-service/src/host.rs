@@ -5,25 +5,40 @@
 //! further back. Snapshot and tail meet on one position: no gap, no overlap.
 
 mod acks;
+mod blocks;
 mod close;
 mod commands;
 mod config;
+mod entry;
 mod feed;
+mod marks;
+mod opening;
+mod revoked;
 mod ring;
 mod session;
+mod socket;
+mod subscriber;
 mod upgrade;
 
 pub use config::HostConfig;
 
 use acks::Acks;
 use chaski_auth::Verifier;
-use chaski_core::{Partition, UserId, placement::Placement};
+use chaski_core::{DeviceId, Partition, UserId, placement::Placement};
 use chaski_ports::{Clock, Log};
-use chaski_proto::v1::{hosts_server::Hosts, messages_server::Messages, sender_server::Sender};
+use chaski_proto::{
+    Problem,
+    v1::{
+        connections_server::Connections, hosts_server::Hosts, messages_server::Messages,
+        sender_server::Sender,
+    },
+};
 use chaski_runtime::{Gate, Owned, Tasks, run_owned};
 use close::CloseReason;
 use commands::Verdicts;
+use marks::Receipts;
 use parking_lot::RwLock;
+use revoked::Revoked;
 use ring::Ring;
 use std::{
     collections::HashMap,
@@ -47,6 +62,8 @@ pub struct HostParts {
     pub sender: Arc<dyn Sender>,
     /// Serves what is older than the ring, and keeps device cursors.
     pub messages: Arc<dyn Messages>,
+    /// Takes changes of contacts, blocks and settings.
+    pub connections: Arc<dyn Connections>,
     /// Says who serves a user.
     pub hosts: Arc<dyn Hosts>,
     /// Checks tokens.
@@ -63,7 +80,9 @@ pub struct DeliveryHost {
     config: HostConfig,
     rings: RwLock<HashMap<Partition, Arc<Ring>>>,
     acks: Acks,
+    receipts: Receipts,
     verdicts: Verdicts,
+    revoked: Revoked,
     draining: AtomicBool,
 }
 
@@ -72,12 +91,15 @@ impl DeliveryHost {
     #[must_use]
     pub fn new(parts: HostParts, config: HostConfig) -> Arc<Self> {
         let acks = Acks::new(Arc::clone(&parts.messages), config.cursors_unsaved_max);
+        let receipts = Receipts::new(Arc::clone(&parts.sender), config.receipts_pending_max);
         Arc::new(Self {
             parts,
             config,
             rings: RwLock::default(),
             acks,
+            receipts,
             verdicts: Verdicts::default(),
+            revoked: Revoked::default(),
             draining: AtomicBool::new(false),
         })
     }
@@ -92,6 +114,12 @@ impl DeliveryHost {
         let (host, stop) = (Arc::clone(&self), tasks.stop());
         tasks.spawn("delivery/cursors", async move {
             host.acks.run(Duration::from_millis(host.config.cursor_save_ms), stop).await;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        let (host, stop) = (Arc::clone(&self), tasks.stop());
+        tasks.spawn("delivery/receipts", async move {
+            let every = Duration::from_millis(host.config.receipts_every_ms);
+            host.receipts.run(every, stop).await;
             Ok::<_, std::convert::Infallible>(())
         });
         let (warm, mut warmed) = watch::channel(());
@@ -125,7 +153,17 @@ impl DeliveryHost {
         };
         // Who has not gone by then resumes elsewhere all the same.
         let _ = tokio::time::timeout(patience, gone).await;
-        self.acks.save().await;
+        tokio::join!(self.acks.save(), self.receipts.flush());
+    }
+
+    /// Closes the sockets of a device whose token was issued in the second `revoked_at` (Unix) or
+    /// before it. To be called for every revocation, behind the verifier's own knowledge of it.
+    pub fn revoke(&self, user: &UserId, device: &DeviceId, revoked_at: i64) {
+        // Remembered first: a socket that is just being opened looks here once it is in the ring.
+        self.revoked.note(user, device, revoked_at);
+        if let Some(ring) = self.ring_of(user) {
+            ring.revoke(user, device, revoked_at);
+        }
     }
 
     /// Whether this host sends everybody away.
@@ -137,4 +175,9 @@ impl DeliveryHost {
     fn ring_of(&self, user: &UserId) -> Option<Arc<Ring>> {
         self.rings.read().get(&self.parts.placement.of_user(user)).cloned()
     }
+}
+
+/// Whether it would be refused again, however often it is tried.
+fn is_final(problem: &Problem) -> bool {
+    problem.status < 500 && problem.retry_after_ms.is_none()
 }

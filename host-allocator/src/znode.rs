@@ -25,13 +25,16 @@ pub enum Role {
     Delivery,
     /// The durable log: owns partitions of `recipients`.
     Messages,
+    /// Contacts, blocks, settings: owns partitions of `connection-requests`.
+    Connections,
     /// Takes messages into the log; owns nothing, registers so that others find it.
     Sender,
 }
 
 impl Role {
     /// Those that own partitions.
-    pub const OWNERS: [Role; 3] = [Role::Generator, Role::Delivery, Role::Messages];
+    pub const OWNERS: [Role; 4] =
+        [Role::Generator, Role::Delivery, Role::Messages, Role::Connections];
 
     /// The role's name, in paths, checkpoints and metrics.
     #[must_use]
@@ -40,6 +43,7 @@ impl Role {
             Role::Generator => "generator",
             Role::Delivery => "delivery",
             Role::Messages => "messages",
+            Role::Connections => "connections",
             Role::Sender => "sender",
         }
     }

@@ -22,6 +22,15 @@ pub struct MessagesConfig {
     pub hole_alert_seconds: u64,
     /// Pause before starting again after a failure, in milliseconds.
     pub restart_delay_ms: u64,
+    /// How long the store keeps inboxes, in days: what the schema says, not what makes it so. A
+    /// device that was away longer than this, less up to two days, is told to read again.
+    pub inbox_days: u32,
+    /// Devices that a user may have at once. A new one above it is refused with 403
+    /// `too_many_devices`.
+    pub devices_max: usize,
+    /// After how many days without a connection a device is retired: it does not count any more,
+    /// and counts again as soon as it comes back.
+    pub device_idle_days: u32,
 }
 
 impl Default for MessagesConfig {
@@ -33,6 +42,9 @@ impl Default for MessagesConfig {
             body_wait_ms: 1000,
             hole_alert_seconds: 5,
             restart_delay_ms: 500,
+            inbox_days: 30,
+            devices_max: 10,
+            device_idle_days: 90,
         }
     }
 }

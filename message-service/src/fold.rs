@@ -1,17 +1,22 @@
 //! The fold of one partition of `recipients` into the stores: read, filter, write, and only then
 //! move the watermark (L5).
 
-use crate::{ROLE, rows, service::MessageService};
-use chaski_core::{Partition, Position, Verdict, Watermark};
-use chaski_ports::{LogRecord, PortError, StoreBatch, Topic, WatermarkRow};
-use chaski_proto::{Malformed, RecipientRecord};
+use crate::{ROLE, days::day_of, rows, service::MessageService};
+use chaski_core::{
+    Offset, Origin, Partition, Position, SourceId, Verdict, Watermark, connection::Blocks,
+    record::UnixMs,
+};
+use chaski_ports::{InboxDay, LogRecord, PortError, StoreBatch, Topic, WatermarkRow};
+use chaski_proto::{Malformed, RecipientRecord, v1};
 use chaski_records::{ALERT_HOLE, Undertaker};
 use chaski_runtime::CancellationToken;
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 /// So many records in one batch are written without waiting for more.
 const FULL_BATCH: usize = 500;
+/// Edges of blocks that are loaded at once.
+const EDGES: usize = 1000;
 /// How often the cursor is shown to the log's stock tools.
 const MIRROR_EVERY: Duration = Duration::from_secs(2);
 
@@ -51,8 +56,12 @@ async fn fold(
     let mark = rows.into_iter().next().map(|row| row.watermark).unwrap_or_default();
     tracing::info!(%partition, epoch, from = %mark.next, "storing starts");
     let mut reader = service.ports.log.reader(Topic::Recipients, partition, mark.next).await?;
+    let blocks = blocks_at(service, partition, mark.next).await?;
+    let days = service.ports.messages.inbox_days(partition).await?;
+    let days = days.into_iter().map(|day| day.day).collect();
     service.progress.advance(partition, &mark);
-    let mut fold = Fold { service, partition, epoch, saved: mark.clone(), mark, hole: None };
+    let saved = mark.clone();
+    let mut fold = Fold { service, partition, epoch, mark, saved, blocks, days, hole: None };
     let every = Duration::from_millis(service.config.watermark_ms);
     let mut save_at = Instant::now() + every;
     let write_every = Duration::from_millis(service.config.write_every_ms);
@@ -85,12 +94,35 @@ async fn fold(
     }
 }
 
+/// The blocks that hold at `place`. Those behind it may be stored already, by whoever stored this
+/// partition before and saved no watermark since; they are passed again (L7).
+async fn blocks_at(
+    service: &MessageService,
+    partition: Partition,
+    place: Offset,
+) -> Result<Blocks, PortError> {
+    let (mut blocks, mut last) = (Blocks::default(), None);
+    loop {
+        let page = service.ports.connections.blocks(partition, last.as_ref(), EDGES).await?;
+        let whole = page.len() < EDGES;
+        last = page.last().cloned();
+        page.into_iter().filter(|edge| edge.offset < place).for_each(|edge| blocks.pass(edge));
+        if whole {
+            return Ok(blocks);
+        }
+    }
+}
+
 struct Fold<'a> {
     service: &'a MessageService,
     partition: Partition,
     epoch: u64,
     mark: Watermark,
     saved: Watermark,
+    /// The blocks that hold at `mark`; between, at the record that is applied.
+    blocks: Blocks,
+    /// The days whose first position is known.
+    days: HashSet<u32>,
     /// Since when records wait behind a hole, and whether that was told.
     hole: Option<(Instant, bool)>,
 }
@@ -127,7 +159,10 @@ impl Fold<'_> {
         match mark.admit(source, origin, placed.prev) {
             Verdict::Apply => {
                 self.hole = None;
-                rows::add(batch, self.partition, record.offset, &placed.entry?)
+                let entry = placed.entry?;
+                self.note_day(batch, record.offset, entry.at_ms);
+                let place = (self.partition, record.offset);
+                rows::add(batch, &mut self.blocks, place, to_proto(source, origin), &entry)
             }
             Verdict::Repeat => {
                 metrics::counter!("chaski_repeats_total", "role" => ROLE).increment(1);
@@ -138,6 +173,16 @@ impl Fold<'_> {
                 self.hole.get_or_insert((Instant::now(), false));
                 Ok(())
             }
+        }
+    }
+
+    /// Stores where a day begins. The first one of a partition begins with it.
+    fn note_day(&mut self, batch: &mut StoreBatch, offset: Offset, at_ms: UnixMs) {
+        let day = day_of(at_ms);
+        let is_first = self.days.is_empty() && self.mark == Watermark::default();
+        if self.days.insert(day) {
+            let first = Position::at(if is_first { Offset(0) } else { offset });
+            batch.days.push(InboxDay { partition: self.partition, day, first });
         }
     }
 
@@ -174,4 +219,9 @@ impl Fold<'_> {
         }
         Ok(())
     }
+}
+
+fn to_proto((source, partition): (SourceId, Partition), origin: Origin) -> v1::Origin {
+    let place = v1::Place { offset: origin.offset.0, index: origin.index };
+    v1::Origin { source: source.0, partition: partition.0, place: Some(place) }
 }

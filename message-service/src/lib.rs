@@ -4,6 +4,8 @@
 //! Must not know: sockets, HTTP, how records got into `recipients`.
 
 mod config;
+mod days;
+mod devices;
 mod fold;
 mod progress;
 mod reads;

@@ -41,6 +41,11 @@ impl Progress {
         self.with(partition, |mark| mark.next).await
     }
 
+    /// How far the partition is stored: its watermark.
+    pub(crate) async fn mark(&self, partition: Partition) -> Result<Watermark, PortError> {
+        self.with(partition, Watermark::clone).await
+    }
+
     async fn with<T>(
         &self,
         partition: Partition,
@@ -53,18 +58,25 @@ impl Progress {
         Ok(read(&rows.into_iter().next().map(|row| row.watermark).unwrap_or_default()))
     }
 
-    /// Waits until the effects of the write on `partition` are stored; false after `patience`.
+    /// Waits until the effects of the write on a user's `partition` are stored; false after
+    /// `patience`. `source` = the log of submitted writes.
     pub(crate) async fn wait_for(
         &self,
         partition: Partition,
-        (source, token): (SourceId, WriteToken),
+        source: SourceId,
+        token: WriteToken,
         patience: Duration,
     ) -> Result<bool, PortError> {
-        let seen =
-            || self.with(partition, |mark| mark.has_seen((source, token.partition), token.offset));
-        self.until(patience, || async { Ok(seen().await?.then_some(())) })
-            .await
-            .map(|seen| seen.is_some())
+        let look = || async {
+            let seen = match token {
+                WriteToken::Submitted(from, offset) => {
+                    self.with(partition, |mark| mark.has_seen((source, from), offset)).await
+                }
+                WriteToken::Told(at, offset) => self.with(at, |mark| mark.next > offset).await,
+            };
+            Ok(seen?.then_some(()))
+        };
+        self.until(patience, look).await.map(|seen| seen.is_some())
     }
 
     /// Looks again whenever something was stored, until there is an answer or `patience` ends.

@@ -1,10 +1,14 @@
 //! The service: what others may ask of the durable log.
 
-use crate::{MessagesConfig, ROLE, fold, progress::Progress, reads};
+use crate::{
+    MessagesConfig, ROLE, devices, fold,
+    progress::Progress,
+    reads::{self, failed},
+};
 use async_trait::async_trait;
 use chaski_core::{DeviceId, SourceId, UserId, placement::Placement};
-use chaski_ports::{DeviceRow, PortError, Ports, Producer};
-use chaski_proto::{Problem, v1, watermark_to_proto};
+use chaski_ports::{Ports, Producer};
+use chaski_proto::{Problem, v1};
 use chaski_runtime::{Owned, Tasks, run_owned};
 use prost::Message as _;
 use std::{sync::Arc, time::Duration};
@@ -53,18 +57,12 @@ impl MessageService {
         let token = token.parse()?;
         let partition = self.placement.of_user(user);
         let patience = self.config.read_your_write();
-        match self.progress.wait_for(partition, (self.source, token), patience).await {
+        match self.progress.wait_for(partition, self.source, token, patience).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Problem::unavailable("this write is not visible yet; try again")),
-            Err(error) => Err(unavailable(&error)),
+            Err(error) => Err(failed(&error)),
         }
     }
-}
-
-/// A store that fails is told as "try again"; the cause stays in the log.
-pub(crate) fn unavailable(error: &PortError) -> Problem {
-    tracing::warn!(%error, cause = ?error.source, "the store failed");
-    Problem::unavailable("the store does not answer at the moment; try again")
 }
 
 pub(crate) fn caller(caller: Option<v1::Caller>) -> Result<(UserId, DeviceId), Problem> {
@@ -78,28 +76,28 @@ impl v1::messages_server::Messages for MessageService {
         &self,
         request: Request<v1::HistoryRequest>,
     ) -> Result<Response<v1::HistoryReply>, Status> {
-        Ok(Response::new(reads::history(self, request.into_inner()).await?))
+        Ok(Response::new(reads::history::history(self, request.into_inner()).await?))
     }
 
     async fn inbox(
         &self,
         request: Request<v1::InboxRequest>,
     ) -> Result<Response<v1::InboxReply>, Status> {
-        Ok(Response::new(reads::inbox(self, request.into_inner()).await?))
+        Ok(Response::new(reads::inbox::inbox(self, request.into_inner()).await?))
     }
 
     async fn chats(
         &self,
         request: Request<v1::ChatsRequest>,
     ) -> Result<Response<v1::ChatsReply>, Status> {
-        Ok(Response::new(reads::chats(self, request.into_inner()).await?))
+        Ok(Response::new(reads::chats::chats(self, request.into_inner()).await?))
     }
 
     async fn chat(
         &self,
         request: Request<v1::ChatRequest>,
     ) -> Result<Response<v1::ChatView>, Status> {
-        Ok(Response::new(reads::chat(self, request.into_inner()).await?))
+        Ok(Response::new(reads::chats::chat(self, request.into_inner()).await?))
     }
 
     async fn await_verdict(
@@ -111,7 +109,7 @@ impl v1::messages_server::Messages for MessageService {
             .map_err(|_| Problem::invalid("requestId must be 16 bytes"))?;
         let patience = Duration::from_millis(request.timeout_ms.into());
         let stored = self.progress.until(patience, || self.ports.messages.verdict(&id)).await;
-        let verdict = match stored.map_err(|e| unavailable(&e))? {
+        let verdict = match stored.map_err(|e| failed(&e))? {
             Some(bytes) => {
                 v1::StoredVerdict::decode(bytes)
                     .map_err(|e| Status::from(Problem::new(500, "corrupt", e.to_string())))?
@@ -125,49 +123,42 @@ impl v1::messages_server::Messages for MessageService {
     async fn open_device(
         &self,
         request: Request<v1::Caller>,
-    ) -> Result<Response<v1::Device>, Status> {
-        let (user, device) = caller(Some(request.into_inner()))?;
-        let row = self.ports.devices.device(&user, &device).await.map_err(|e| unavailable(&e))?;
-        Ok(Response::new(v1::Device {
-            user_id: user.to_string(),
-            device_id: device.to_string(),
-            cursor: row.map_or(0, |row| row.cursor.0),
-        }))
+    ) -> Result<Response<v1::OpenDeviceReply>, Status> {
+        Ok(Response::new(devices::open(self, request.into_inner()).await?))
     }
 
     async fn save_cursors(
         &self,
         request: Request<v1::SaveCursorsRequest>,
     ) -> Result<Response<v1::SaveCursorsReply>, Status> {
-        let last_active_ms = self.ports.clock.now_ms();
-        let row = |d: v1::Device| {
-            Ok(DeviceRow {
-                user: d.user_id.parse()?,
-                device: d.device_id.parse()?,
-                cursor: chaski_core::Position(d.cursor),
-                last_active_ms,
-            })
-        };
-        let rows = request
-            .into_inner()
-            .devices
-            .into_iter()
-            .map(row)
-            .collect::<Result<Vec<_>, Problem>>()?;
-        self.ports.devices.save_cursors(&rows).await.map_err(|e| unavailable(&e))?;
-        Ok(Response::new(v1::SaveCursorsReply {}))
+        Ok(Response::new(devices::save_cursors(self, request.into_inner()).await?))
     }
 
     async fn watermarks(
         &self,
         request: Request<v1::WatermarksRequest>,
     ) -> Result<Response<v1::WatermarksReply>, Status> {
-        let request = request.into_inner();
-        let partition = chaski_core::Partition(request.partition);
-        let limit = request.limit.clamp(1, 100) as usize;
-        let rows = self.ports.checkpoints.watermarks(ROLE, partition, limit).await;
-        let rows = rows.map_err(|e| unavailable(&e))?;
-        let watermarks = rows.iter().map(|row| watermark_to_proto(&row.watermark)).collect();
-        Ok(Response::new(v1::WatermarksReply { watermarks }))
+        Ok(Response::new(reads::partition::watermarks(self, request.into_inner()).await?))
+    }
+
+    async fn receipts(
+        &self,
+        request: Request<v1::ChatRequest>,
+    ) -> Result<Response<v1::ReceiptsReply>, Status> {
+        Ok(Response::new(reads::chats::receipts(self, request.into_inner()).await?))
+    }
+
+    async fn find_message(
+        &self,
+        request: Request<v1::FindMessageRequest>,
+    ) -> Result<Response<v1::FindMessageReply>, Status> {
+        Ok(Response::new(reads::find::find_message(self, request.into_inner()).await?))
+    }
+
+    async fn blocks(
+        &self,
+        request: Request<v1::BlocksRequest>,
+    ) -> Result<Response<v1::BlocksReply>, Status> {
+        Ok(Response::new(reads::partition::blocks(self, request.into_inner()).await?))
     }
 }

@@ -1,17 +1,23 @@
 //! Records of the log: domain values to bytes and back. Encoding is deterministic, so a replay of
 //! the fan-out yields the same bytes.
 
-use crate::v1::{self, content, new_messages_record, recipients_record};
+mod input;
+
+pub use input::{decode_input, encode_input};
+
+use crate::{
+    connection,
+    v1::{self, content, recipients_record},
+};
 use bytes::{Bytes, BytesMut};
 use chaski_core::{
     ChatId, Offset, Origin, Partition, SourceId, UserId,
     record::{
-        Action, Attachment, Body, Cause, Command, Content, Create, Event, History, Member, Outcome,
-        Output, Role, Send,
+        Attachment, Body, Content, Event, History, Managers, Member, Operation, Outcome, Output,
+        Role, Rules, Span,
     },
 };
 use prost::Message as _;
-use std::sync::Arc;
 
 /// Header `schema` of every record.
 pub const SCHEMA: u16 = 1;
@@ -37,76 +43,6 @@ impl From<chaski_core::IllegalId> for Malformed {
     fn from(error: chaski_core::IllegalId) -> Self {
         Self(error.to_string())
     }
-}
-
-/// Encodes a record of `new-messages`.
-#[must_use]
-pub fn encode_command(command: &Command) -> Bytes {
-    use new_messages_record::Action as Proto;
-    let action = match &command.action {
-        Action::Send(send) => Proto::Submit(v1::SubmitMessage {
-            to: send.to.as_ref().map(ToString::to_string).unwrap_or_default(),
-            client_message_id: send.key.as_str().into(),
-            content: Some(content_to_proto(&send.content)),
-            sent_at_ms: send.sent_at,
-        }),
-        Action::Create(create) => Proto::Create(v1::SubmitChat {
-            request_id: Bytes::copy_from_slice(&create.request),
-            participants: create.participants.iter().map(ToString::to_string).collect(),
-            name: create.name.clone(),
-            client_chat_id: create.key.as_str().into(),
-            history: history_to_proto(create.history).into(),
-        }),
-    };
-    let record = v1::NewMessagesRecord {
-        chat_id: command.chat.to_string(),
-        user_id: command.user.to_string(),
-        device_id: command.device.to_string(),
-        accepted_at_ms: command.accepted_at,
-        action: Some(action),
-    };
-    record.encode_to_vec().into()
-}
-
-/// Decodes a record of `new-messages`; bodies share the memory of `bytes`.
-pub fn decode_command(bytes: Bytes) -> Result<Command, Malformed> {
-    use new_messages_record::Action as Proto;
-    let record = v1::NewMessagesRecord::decode(bytes)?;
-    let chat: ChatId = record.chat_id.parse()?;
-    let user: UserId = record.user_id.parse()?;
-    let action = match record.action {
-        Some(Proto::Submit(submit)) => Action::Send(Send {
-            to: if submit.to.is_empty() { None } else { Some(submit.to.parse()?) },
-            key: submit.client_message_id.parse()?,
-            content: Arc::new(content_from_proto(submit.content)?),
-            sent_at: submit.sent_at_ms,
-        }),
-        Some(Proto::Create(create)) => {
-            let key = create.client_chat_id.parse()?;
-            if ChatId::created(&user, &key) != chat {
-                return Err(Malformed::because(
-                    "the chat id does not follow from its creator and key",
-                ));
-            }
-            Action::Create(Create {
-                request: request_id(&create.request_id)?,
-                participants: create
-                    .participants
-                    .iter()
-                    .map(|u| u.parse())
-                    .collect::<Result<_, _>>()?,
-                history: history_from_proto(create.history()),
-                name: create.name,
-                key,
-            })
-        }
-        Some(_) => {
-            return Err(Malformed::because("an action that this version does not know"));
-        }
-        None => return Err(Malformed::because("a record without an action")),
-    };
-    let device = record.device_id.parse()?;
-    Ok(Command { chat, user, device, accepted_at: record.accepted_at_ms, action })
 }
 
 /// An event of the fan-out, encoded once for all the partitions it goes to.
@@ -193,6 +129,7 @@ fn event_to_proto(output: &Output) -> (recipients_record::Event, &'static str, i
                 version: u.version,
                 visible_from: output.visible_from.as_deref().unwrap_or_default().to_vec(),
                 accepted_at_ms: u.accepted_at,
+                left: u.left.iter().map(member_to_proto).collect(),
             };
             (Proto::ChatChange(change), "chat-change", u.accepted_at)
         }
@@ -201,9 +138,9 @@ fn event_to_proto(output: &Output) -> (recipients_record::Event, &'static str, i
                 chat_id: r.chat.to_string(),
                 message_id: Bytes::copy_from_slice(&r.message.0),
                 client_message_id: r.key.as_str().into(),
-                by_user_id: String::new(),
+                by_user_id: r.by.as_ref().map(ToString::to_string).unwrap_or_default(),
                 cause: cause_to_proto(r.cause).into(),
-                reason: String::new(),
+                reason: r.reason.clone(),
             };
             (Proto::Rejection(rejection), "rejection", r.accepted_at)
         }
@@ -221,6 +158,34 @@ fn event_to_proto(output: &Output) -> (recipients_record::Event, &'static str, i
         }
         Event::Duplicate { id, accepted_at } => {
             (Proto::Duplicate(Bytes::copy_from_slice(&id.0)), "duplicate", *accepted_at)
+        }
+        Event::Marks(change) => {
+            let marks = v1::ReceiptMarks {
+                chat_id: change.chat.to_string(),
+                marks: change
+                    .marks
+                    .iter()
+                    .map(|mark| v1::MemberMark {
+                        user_id: mark.user.to_string(),
+                        delivered_seq: mark.delivered,
+                        read_seq: mark.read,
+                        public_read_seq: mark.public_read,
+                    })
+                    .collect(),
+                own: change.own,
+            };
+            (Proto::Marks(marks), "marks", change.at)
+        }
+        Event::Connection(change) => {
+            let to_proto = connection::change_to_proto(change);
+            (Proto::ConnectionChange(to_proto), "connection-change", change.at)
+        }
+        Event::Settings { hide_read_marks, device, at } => {
+            let settings = v1::SettingsChange {
+                hide_read_marks: *hide_read_marks,
+                by_device_id: device.to_string(),
+            };
+            (Proto::SettingsChange(settings), "settings-change", *at)
         }
     }
 }
@@ -283,6 +248,12 @@ impl RecipientEntry {
             recipients_record::Event::Message(message) => {
                 message.chat_id.parse::<ChatId>()?;
             }
+            recipients_record::Event::ConnectionChange(_)
+            | recipients_record::Event::SettingsChange(_)
+                if users.len() != 1 =>
+            {
+                return Err(Malformed::because("a user's own change is for one user"));
+            }
             _ => {}
         }
         Ok(Self { is_first_copy, users, at_ms: record.at_ms, event })
@@ -338,6 +309,12 @@ pub(crate) fn member_to_proto(member: &Member) -> v1::Member {
         }
         .into(),
         visible_from: member.visible_from,
+        joined: member.joined,
+        earlier: member
+            .earlier
+            .iter()
+            .map(|span| v1::SeqSpan { first: span.first, last: Some(span.last) })
+            .collect(),
     }
 }
 
@@ -346,7 +323,63 @@ pub(crate) fn member_from_proto(member: &v1::Member) -> Result<Member, Malformed
         v1::Role::Member => Role::Member,
         v1::Role::Admin => Role::Admin,
     };
-    Ok(Member { user: member.user_id.parse()?, role, visible_from: member.visible_from })
+    let span = |span: &v1::SeqSpan| Span { first: span.first, last: span.last() };
+    Ok(Member {
+        user: member.user_id.parse()?,
+        role,
+        visible_from: member.visible_from,
+        joined: member.joined,
+        earlier: member.earlier.iter().map(span).collect(),
+    })
+}
+
+pub(crate) fn rules_to_proto(rules: &Rules) -> v1::ChatRules {
+    let managers = match rules.managers {
+        Managers::Admins => v1::chat_rules::Managers::Admins,
+        Managers::Everyone => v1::chat_rules::Managers::Everyone,
+    };
+    v1::ChatRules {
+        participants_max: rules.participants_max,
+        managers: managers.into(),
+        receipts_push_max: rules.receipts_push_max,
+    }
+}
+
+pub(crate) fn rules_from_proto(rules: &v1::ChatRules) -> Rules {
+    let managers = match rules.managers() {
+        v1::chat_rules::Managers::Admins => Managers::Admins,
+        v1::chat_rules::Managers::Everyone => Managers::Everyone,
+    };
+    Rules {
+        participants_max: rules.participants_max,
+        managers,
+        receipts_push_max: rules.receipts_push_max,
+    }
+}
+
+fn operation_to_proto(operation: Operation) -> v1::modify_chat_participants::Operation {
+    use v1::modify_chat_participants::Operation as Proto;
+    match operation {
+        Operation::Add => Proto::Add,
+        Operation::Remove => Proto::Remove,
+        Operation::Promote => Proto::Promote,
+        Operation::Demote => Proto::Demote,
+    }
+}
+
+/// `None` where the operation is missing or not known.
+#[must_use]
+pub fn operation_from_proto(
+    operation: v1::modify_chat_participants::Operation,
+) -> Option<Operation> {
+    use v1::modify_chat_participants::Operation as Proto;
+    match operation {
+        Proto::Unspecified => None,
+        Proto::Add => Some(Operation::Add),
+        Proto::Remove => Some(Operation::Remove),
+        Proto::Promote => Some(Operation::Promote),
+        Proto::Demote => Some(Operation::Demote),
+    }
 }
 
 pub(crate) fn history_to_proto(history: History) -> v1::create_chat::History {
@@ -363,29 +396,33 @@ pub(crate) fn history_from_proto(history: v1::create_chat::History) -> History {
     }
 }
 
-fn cause_to_proto(cause: Cause) -> v1::Cause {
-    match cause {
-        Cause::NotAMember => v1::Cause::NotAMember,
-        Cause::NoSuchChat => v1::Cause::NoSuchChat,
-        Cause::OtherContent => v1::Cause::OtherContent,
-        Cause::OtherChat => v1::Cause::OtherChat,
-    }
-}
-
-impl v1::Cause {
-    /// The domain value; `None` where there is no cause.
-    #[must_use]
-    pub fn to_core(self) -> Option<Cause> {
-        match self {
-            v1::Cause::Unspecified => None,
-            v1::Cause::NotAMember => Some(Cause::NotAMember),
-            v1::Cause::NoSuchChat => Some(Cause::NoSuchChat),
-            v1::Cause::OtherContent => Some(Cause::OtherContent),
-            v1::Cause::OtherChat => Some(Cause::OtherChat),
+/// The causes of a chat in both forms, each once.
+macro_rules! causes {
+    ($($cause:ident)+) => {
+        fn cause_to_proto(cause: chaski_core::record::Cause) -> v1::Cause {
+            match cause {
+                $(chaski_core::record::Cause::$cause => v1::Cause::$cause,)+
+            }
         }
-    }
+
+        impl v1::Cause {
+            /// The domain value; `None` where there is no cause.
+            #[must_use]
+            pub fn to_core(self) -> Option<chaski_core::record::Cause> {
+                match self {
+                    v1::Cause::Unspecified => None,
+                    $(v1::Cause::$cause => Some(chaski_core::record::Cause::$cause),)+
+                }
+            }
+        }
+    };
 }
 
-fn request_id(bytes: &[u8]) -> Result<[u8; 16], Malformed> {
-    bytes.try_into().map_err(|_| Malformed::because("a request id must be 16 bytes"))
+causes! {
+    NotAMember NoSuchChat OtherContent OtherChat NotAllowed ChatFull NoSuchMember LastAdmin
+    DirectChat ByRecipient
+}
+
+pub(crate) fn request_id(bytes: &[u8]) -> Result<[u8; 16], Malformed> {
+    bytes.try_into().map_err(|_| Malformed::because("an id must be 16 bytes"))
 }

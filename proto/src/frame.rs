@@ -211,9 +211,35 @@ pub fn event_body(event: &recipients_record::Event, index: usize) -> Option<serv
         Event::Rejection(rejection) => {
             Some(server_frame::Body::MessageRejected(rejected_event(rejection)))
         }
-        Event::Verdict(_) | Event::Duplicate(_) | Event::ConnectionRequest(_) | Event::Marks(_) => {
+        Event::ConnectionChange(change) => {
+            Some(server_frame::Body::ConnectionUpdate(connection_update(change)))
+        }
+        Event::Verdict(_) | Event::Duplicate(_) | Event::Marks(_) | Event::SettingsChange(_) => {
             None
         }
+    }
+}
+
+/// A change of a contact or block as the user's devices see it.
+#[must_use]
+pub fn connection_update(change: &v1::ConnectionChange) -> v1::ConnectionUpdate {
+    v1::ConnectionUpdate {
+        user_id: change.peer_id.clone(),
+        status: change.status,
+        version: change.version,
+        by_device_id: change.by_device_id.clone(),
+    }
+}
+
+/// Why a message is hidden.
+const HIDDEN_BY_BLOCK: &str = "BLOCKED";
+
+impl v1::Message {
+    /// What a user is shown in this message's place who blocks its sender.
+    #[must_use]
+    pub fn hidden(&self) -> v1::MessageHidden {
+        let (chat_id, seq) = (self.chat_id.clone(), self.seq);
+        v1::MessageHidden { chat_id, seq, reason: HIDDEN_BY_BLOCK.into() }
     }
 }
 

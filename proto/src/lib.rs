@@ -13,6 +13,7 @@ pub mod v1 {
 }
 
 mod codec;
+mod connection;
 mod frame;
 mod problem;
 mod stored;
@@ -20,12 +21,21 @@ mod timestamp;
 mod token;
 
 pub use codec::{
-    EncodedEvent, Malformed, RecipientEntry, RecipientRecord, SCHEMA, decode_command,
-    encode_command,
+    EncodedEvent, Malformed, RecipientEntry, RecipientRecord, SCHEMA, decode_input, encode_input,
+    operation_from_proto,
 };
-pub use frame::{FrameError, client_frame, event_body, new_message, rejected_event};
+pub use connection::{
+    block_edge_from_proto, block_edge_to_proto, connection_change, decode_connection_request,
+    encode_connection_request, status_from_proto, status_to_proto,
+};
+pub use frame::{
+    FrameError, client_frame, connection_update, event_body, new_message, rejected_event,
+};
 pub use problem::Problem;
-pub use stored::{decode_bucket, encode_bucket, watermark_from_proto, watermark_to_proto};
+pub use stored::{
+    decode_bucket, decode_control, encode_bucket, encode_control, watermark_from_proto,
+    watermark_to_proto,
+};
 pub use timestamp::Timestamp;
 pub use token::WriteToken;
 

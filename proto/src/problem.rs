@@ -2,6 +2,7 @@
 //! and a gRPC status between services.
 
 use crate::v1;
+use prost::Message as _;
 use tonic::{Code, Status, metadata::MetadataValue};
 
 /// Why a request was refused, and what to do.
@@ -16,13 +17,21 @@ pub struct Problem {
     pub message: String,
     /// When to try again.
     pub retry_after_ms: Option<u32>,
+    /// The present state, with a 409 of `setConnection`.
+    pub connection: Option<v1::Connection>,
 }
 
 impl Problem {
     /// A problem without a time to try again.
     #[must_use]
     pub fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
-        Self { status, code: code.into(), message: message.into(), retry_after_ms: None }
+        Self {
+            status,
+            code: code.into(),
+            message: message.into(),
+            retry_after_ms: None,
+            connection: None,
+        }
     }
 
     /// 400: the request breaks a rule of the contract.
@@ -50,6 +59,13 @@ impl Problem {
         Self { retry_after_ms: Some(1000), ..Self::new(503, "outcome_unknown", message) }
     }
 
+    /// 409: the contact or block has changed since; this is how it stands.
+    #[must_use]
+    pub fn connection_conflict(present: v1::Connection) -> Self {
+        let message = "the connection has changed since: decide again on its present version";
+        Self { connection: Some(present), ..Self::new(409, "connection_conflict", message) }
+    }
+
     /// The problem as the body of an `error` frame.
     #[must_use]
     pub fn to_frame(&self) -> v1::Error {
@@ -58,7 +74,7 @@ impl Problem {
             status: self.status.into(),
             message: self.message.clone(),
             retry_after_ms: self.retry_after_ms,
-            connection: None,
+            connection: self.connection.clone(),
         }
     }
 }
@@ -90,7 +106,8 @@ impl From<Problem> for Status {
             503 => Code::Unavailable,
             _ => Code::Internal,
         };
-        let mut status = Status::new(code, problem.message);
+        let connection = problem.connection.map(|c| c.encode_to_vec()).unwrap_or_default();
+        let mut status = Status::with_details(code, problem.message, connection.into());
         let metadata = status.metadata_mut();
         metadata.insert(STATUS, MetadataValue::from(problem.status));
         if let Ok(code) = MetadataValue::try_from(problem.code) {
@@ -112,6 +129,10 @@ impl From<Status> for Problem {
                 code: code.into(),
                 message: status.message().into(),
                 retry_after_ms: text(RETRY).and_then(|r| r.parse().ok()),
+                connection: match status.details() {
+                    [] => None,
+                    bytes => v1::Connection::decode(bytes).ok(),
+                },
             },
             // The other service did not answer, or not as one of ours does.
             _ => match status.code() {

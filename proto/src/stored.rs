@@ -2,13 +2,16 @@
 
 use crate::{
     Malformed,
-    codec::{history_from_proto, history_to_proto, member_from_proto, member_to_proto},
+    codec::{
+        history_from_proto, history_to_proto, member_from_proto, member_to_proto, rules_from_proto,
+        rules_to_proto,
+    },
     v1,
 };
 use bytes::Bytes;
 use chaski_core::{
     MessageId, Offset, Origin, Partition, SourceId, Watermark,
-    fold::{Bucket, Chat},
+    fold::{Bucket, Chat, Control, MemberState},
     placement::Placement,
 };
 use prost::Message as _;
@@ -27,17 +30,56 @@ pub fn encode_bucket(bucket: &Bucket) -> Bytes {
             history: history_to_proto(chat.history).into(),
             version: chat.version,
             last_seq: chat.last_seq,
-            members: chat.members.iter().map(member_to_proto).collect(),
+            members: chat.members().iter().map(member_to_proto).collect(),
+            former: chat.former.iter().map(|(member, _)| member_to_proto(member)).collect(),
+            states: chat.states.iter().map(member_state_to_proto).collect(),
+            former_states: chat.former.iter().map(|(_, s)| member_state_to_proto(s)).collect(),
         })
         .collect();
-    let mut keys: Vec<_> = bucket.seen.iter().collect();
-    keys.sort_unstable();
-    let mut seen = Vec::with_capacity(keys.len() * 24);
-    for (id, digest) in keys {
-        seen.extend_from_slice(&id.0);
-        seen.extend_from_slice(&digest.to_be_bytes());
+    let seen = bucket.seen.days().map(|(day, seen)| {
+        let mut keys: Vec<_> = seen.iter().collect();
+        keys.sort_unstable();
+        let mut bytes = Vec::with_capacity(keys.len() * 24);
+        for (id, digest) in keys {
+            bytes.extend_from_slice(&id.0);
+            bytes.extend_from_slice(&digest.to_be_bytes());
+        }
+        v1::StoredSeen { day, keys: bytes.into() }
+    });
+    let seen = seen.collect();
+    v1::StoredBucket { chats, seen }.encode_to_vec().into()
+}
+
+fn member_state_to_proto(state: &MemberState) -> v1::StoredMemberState {
+    v1::StoredMemberState {
+        delivered_seq: state.delivered,
+        read_seq: state.read,
+        public_read_seq: state.public_read,
+        sent_seq: state.sent,
     }
-    v1::StoredBucket { chats, seen: seen.into() }.encode_to_vec().into()
+}
+
+fn member_state_from_proto(state: &v1::StoredMemberState) -> MemberState {
+    MemberState {
+        delivered: state.delivered_seq,
+        read: state.read_seq,
+        public_read: state.public_read_seq,
+        sent: state.sent_seq,
+    }
+}
+
+/// Encodes the fan-out's time and rules.
+#[must_use]
+pub fn encode_control(control: &Control) -> Bytes {
+    let rules = Some(rules_to_proto(&control.rules));
+    v1::StoredControl { now_ms: control.now, rules }.encode_to_vec().into()
+}
+
+/// Decodes the fan-out's time and rules as of `as_of`.
+pub fn decode_control(bytes: Bytes, as_of: Offset) -> Result<Control, Malformed> {
+    let stored = v1::StoredControl::decode(bytes)?;
+    let rules = stored.rules.as_ref().map(rules_from_proto).unwrap_or_default();
+    Ok(Control { as_of: Some(as_of), now: stored.now_ms, rules, dirty: false })
 }
 
 /// Decodes a bucket of the fan-out's state as of `as_of`.
@@ -50,7 +92,7 @@ pub fn decode_bucket(
     let mut bucket = Bucket { as_of: Some(as_of), ..Bucket::default() };
     for chat in stored.chats {
         let members = chat.members.iter().map(member_from_proto).collect::<Result<_, _>>()?;
-        let state = Chat::new(
+        let mut state = Chat::new(
             placement,
             chat.creation,
             chat.name.as_str().into(),
@@ -58,16 +100,26 @@ pub fn decode_bucket(
             (chat.version, chat.last_seq),
             members,
         );
+        let former = chat.former.iter().map(member_from_proto).collect::<Result<Vec<_>, _>>()?;
+        let states = chat.former_states.iter().map(member_state_from_proto);
+        if chat.states.len() != state.states.len() || states.len() != former.len() {
+            return Err(Malformed::because("a chat's state needs one state for each member"));
+        }
+        state.former = former.into_iter().zip(states).collect();
+        state.states = chat.states.iter().map(member_state_from_proto).collect();
         bucket.chats.insert(chat.chat_id.parse()?, state);
     }
-    let (keys, rest) = stored.seen.as_chunks::<24>();
-    if !rest.is_empty() {
-        return Err(Malformed::because("idempotency keys must be 24 bytes each"));
-    }
-    for key in keys {
-        let (id, digest) = key.split_at(16);
-        let id = MessageId(id.try_into().expect("16 of 24 bytes"));
-        bucket.seen.insert(id, u64::from_be_bytes(digest.try_into().expect("8 of 24 bytes")));
+    for seen in &stored.seen {
+        let (keys, rest) = seen.keys.as_chunks::<24>();
+        if !rest.is_empty() {
+            return Err(Malformed::because("idempotency keys must be 24 bytes each"));
+        }
+        let key = |key: &[u8; 24]| {
+            let (id, digest) = key.split_at(16);
+            let digest = digest.try_into().expect("8 of 24 bytes");
+            (MessageId(id.try_into().expect("16 of 24 bytes")), u64::from_be_bytes(digest))
+        };
+        bucket.seen.restore(seen.day, keys.iter().map(key).collect());
     }
     Ok(bucket)
 }

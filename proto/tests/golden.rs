@@ -15,7 +15,11 @@
 mod samples;
 
 use bytes::Bytes;
-use chaski_proto::{RecipientRecord, decode_command, encode_command};
+use chaski_core::record::Input;
+use chaski_proto::{
+    RecipientRecord, decode_connection_request, decode_input, encode_connection_request,
+    encode_input,
+};
 use prost::{
     Message as _,
     encoding::{DecodeContext, decode_key, skip_field},
@@ -113,17 +117,28 @@ fn every_stored_field_has_golden_bytes() {
 /// The domain's own encoding is that of the schema.
 #[test]
 fn commands_and_entries_are_read_and_written_as_the_golden_bytes() {
-    for name in ["submit", "create"] {
+    let inputs = ["submit", "create", "rename", "promote", "rejection", "marks"];
+    for name in inputs {
         let bytes = Bytes::from(golden("NewMessagesRecord")[name].clone());
-        let command = decode_command(bytes.clone()).expect("a legal command");
-        assert_eq!(hex(&encode_command(&command)), hex(&bytes), "{name}");
+        let input = decode_input(bytes.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(hex(&encode_input(&input)), hex(&bytes), "{name}");
+    }
+    // The owner's tick names nobody.
+    let tick = decode_input(golden("NewMessagesRecord")["tick"].clone().into()).expect("a tick");
+    assert!(matches!(tick, Input::Tick(_)));
+    assert_eq!(decode_input(encode_input(&tick)).expect("a tick"), tick);
+    for (name, bytes) in golden("ConnectionRequest") {
+        let bytes = Bytes::from(bytes);
+        let request = decode_connection_request(bytes.clone()).expect("a legal request");
+        assert_eq!(hex(&encode_connection_request(&request)), hex(&bytes), "{name}");
     }
     let events = golden("RecipientsRecord");
-    assert_eq!(events.len(), 7);
+    assert_eq!(events.len(), 9);
     for (name, bytes) in events {
         let record = RecipientRecord::decode(bytes.into()).expect("a record");
         let entry = record.entry.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(record.origin.is_some() && record.prev.is_some(), "{name}");
-        assert_eq!((entry.at_ms, entry.users.len()), (1_700_000_000_123, 2), "{name}");
+        let users = if name.ends_with("change") && name != "chat-change" { 1 } else { 2 };
+        assert_eq!((entry.at_ms, entry.users.len()), (1_700_000_000_123, users), "{name}");
     }
 }

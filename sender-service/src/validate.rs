@@ -5,11 +5,14 @@ use crate::SenderConfig;
 use bytes::Bytes;
 use chaski_core::{
     ChatId, DeviceId, MessageId, UserId,
-    record::{Action, Attachment, Body, Command, Content, Create, History, Send, UnixMs},
+    record::{
+        Action, Attachment, Body, Change, Command, Content, Create, History, Mark, Marks, Refuse,
+        RequestId, Send, UnixMs, What,
+    },
 };
 use chaski_proto::{
-    Problem, Timestamp,
-    v1::{self, create_chat, send_message},
+    Problem, Timestamp, operation_from_proto,
+    v1::{self, create_chat, send_message, submit_change_request},
 };
 use std::{collections::HashSet, sync::Arc};
 
@@ -67,7 +70,7 @@ pub(crate) fn chat(
     limits: &SenderConfig,
     caller: Caller,
     chat: v1::CreateChat,
-    request: [u8; 16],
+    request: RequestId,
     now: UnixMs,
 ) -> Result<Command, Problem> {
     let key = chat
@@ -92,15 +95,102 @@ pub(crate) fn chat(
     if members.len() > limits.participants_max {
         return Err(too_many(limits));
     }
-    if chat.name.chars().nth(limits.chat_name_chars_max).is_some() {
-        return Err(Problem::invalid(format!(
-            "name is longer than {} characters",
-            limits.chat_name_chars_max
-        )));
-    }
+    bounded("name", &chat.name, limits.chat_name_chars_max)?;
     let id = ChatId::created(&caller.user, &key);
     let action = Action::Create(Create { request, participants, name: chat.name, key, history });
     Ok(Command { chat: id, user: caller.user, device: caller.device, accepted_at: now, action })
+}
+
+/// The command for a change of name, membership or role.
+pub(crate) fn change(
+    limits: &SenderConfig,
+    caller: Caller,
+    change: Option<submit_change_request::Change>,
+    request: RequestId,
+    now: UnixMs,
+) -> Result<Command, Problem> {
+    use submit_change_request::Change as Asked;
+    let (chat, what) = match change {
+        Some(Asked::Chat(asked)) => {
+            bounded("name", &asked.name, limits.chat_name_chars_max)?;
+            (asked.chat_id.parse()?, What::Name(asked.name))
+        }
+        Some(Asked::Participants(asked)) => {
+            let operation = operation_from_proto(asked.operation()).ok_or_else(|| {
+                Problem::invalid("operation must be ADD, REMOVE, PROMOTE or DEMOTE")
+            })?;
+            (asked.chat_id.parse()?, What::Participant(asked.user_id.parse()?, operation))
+        }
+        None => return Err(Problem::invalid("a change needs a name or a participant")),
+    };
+    let action = Action::Change(Change { request, what });
+    Ok(Command { chat, user: caller.user, device: caller.device, accepted_at: now, action })
+}
+
+/// The command for a recipient's refusal of `message`, which is as the log has it.
+pub(crate) fn refusal(
+    limits: &SenderConfig,
+    caller: Caller,
+    refusal: v1::RejectMessage,
+    message: v1::NewMessage,
+    now: UnixMs,
+) -> Result<Command, Problem> {
+    bounded("reason", &refusal.reason, limits.reason_chars_max)?;
+    let chat: ChatId = refusal.chat_id.parse()?;
+    let id: MessageId = refusal.message_id.parse()?;
+    let (sender, key) = (message.sender_id.parse()?, message.client_message_id.parse()?);
+    if MessageId::of(&sender, &chat, &key) != id {
+        return Err(Problem::invalid("messageId is not that of the refused message"));
+    }
+    if sender == caller.user {
+        return Err(Problem::invalid("nobody refuses their own message"));
+    }
+    let message_at = message.accepted_at.ok_or_else(|| {
+        Problem::invalid("a refused message needs the time at which it was accepted")
+    })?;
+    let message_at = message_at.to_ms();
+    let action =
+        Action::Refuse(Refuse { message: id, reason: refusal.reason, sender, key, message_at });
+    Ok(Command { chat, user: caller.user, device: caller.device, accepted_at: now, action })
+}
+
+/// What users have taken and read, one input for each chat. One illegal entry refuses all: the
+/// host that asks has checked what its clients said.
+pub(crate) fn receipts(
+    limits: &SenderConfig,
+    chats: Vec<v1::ChatReceipts>,
+    now: UnixMs,
+) -> Result<Vec<Marks>, Problem> {
+    let count = chats.iter().map(|chat| chat.marks.len().max(1)).sum::<usize>();
+    if count > limits.marks_max {
+        let max = limits.marks_max;
+        return Err(Problem::invalid(format!("one call has at most {max} marks")));
+    }
+    let mark = |mark: v1::UserMark| {
+        let (delivered, read) = (mark.delivered_seq, mark.read_seq);
+        let user = mark.user_id.parse()?;
+        Ok::<_, Problem>(Mark { user, delivered, read, hide_read: mark.hide_read })
+    };
+    chats
+        .into_iter()
+        .filter(|chat| !chat.marks.is_empty())
+        .map(|chat| {
+            let marks = chat.marks.into_iter().map(mark).collect::<Result<_, _>>()?;
+            Ok(Marks { chat: chat.chat_id.parse()?, at: now, marks })
+        })
+        .collect()
+}
+
+/// The 16 bytes under which a verdict is found.
+pub(crate) fn request_id(bytes: &[u8]) -> Result<RequestId, Problem> {
+    bytes.try_into().map_err(|_| Problem::invalid("requestId must be 16 bytes"))
+}
+
+fn bounded(field: &str, text: &str, chars_max: usize) -> Result<(), Problem> {
+    match text.chars().nth(chars_max) {
+        None => Ok(()),
+        Some(_) => Err(Problem::invalid(format!("{field} is longer than {chars_max} characters"))),
+    }
 }
 
 fn too_many(limits: &SenderConfig) -> Problem {
@@ -250,5 +340,104 @@ mod tests {
         check(vec!["b n".into()], String::new(), false);
         check(people(2), "n".repeat(200), true);
         check(people(2), "n".repeat(201), false);
+    }
+
+    #[test]
+    fn changes_are_checked_at_the_limit_and_one_past_it() {
+        use submit_change_request::Change as Asked;
+        #[track_caller]
+        fn check(asked: Option<Asked>, legal: bool) {
+            let result = change(&SenderConfig::default(), caller(), asked, [0; 16], 0);
+            assert_eq!(result.is_ok(), legal, "{result:?}");
+            assert!(result.is_ok_and(|c| c.chat.as_str() == "g.1") == legal);
+        }
+        let name = |name: String| Asked::Chat(v1::ModifyChat { chat_id: "g.1".into(), name });
+        check(Some(name("é".repeat(200))), true);
+        check(Some(name("é".repeat(201))), false);
+        check(Some(name(String::new())), true);
+        check(Some(Asked::Chat(v1::ModifyChat { chat_id: "1".into(), name: "n".into() })), false);
+        check(None, false);
+        for (operation, legal) in
+            [(0, false), (1, true), (2, true), (3, true), (4, true), (5, false)]
+        {
+            let (chat_id, user_id) = ("g.1".into(), "u".repeat(64));
+            let asked = v1::ModifyChatParticipants { chat_id, user_id, operation };
+            check(Some(Asked::Participants(asked.clone())), legal);
+            for user_id in ["u".repeat(65), String::new()] {
+                let asked = v1::ModifyChatParticipants { user_id, ..asked.clone() };
+                check(Some(Asked::Participants(asked)), false);
+            }
+        }
+        for (length, legal) in [(0, false), (15, false), (16, true), (17, false)] {
+            assert_eq!(request_id(&vec![7; length]).is_ok(), legal, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn refusals_are_checked_at_the_limit_and_against_the_message() {
+        let (sender, chat) = ("ben".parse().unwrap(), "g.1".parse().unwrap());
+        let id = MessageId::of(&sender, &chat, &"k".parse().unwrap());
+        let good = || {
+            let asked = v1::RejectMessage {
+                chat_id: "g.1".into(),
+                message_id: id.to_string(),
+                reason: "é".repeat(64),
+            };
+            let message = v1::NewMessage {
+                sender_id: "ben".into(),
+                client_message_id: "k".into(),
+                accepted_at: Some(Timestamp::from_ms(7)),
+                ..Default::default()
+            };
+            (asked, message)
+        };
+        #[track_caller]
+        fn check((asked, message): (v1::RejectMessage, v1::NewMessage), legal: bool) {
+            let result = refusal(&SenderConfig::default(), caller(), asked, message, 0);
+            assert_eq!(result.is_ok(), legal, "{result:?}");
+        }
+        check(good(), true);
+        let with = |change: fn(&mut v1::RejectMessage, &mut v1::NewMessage)| {
+            let (mut asked, mut message) = good();
+            change(&mut asked, &mut message);
+            (asked, message)
+        };
+        check(with(|asked, _| asked.reason.push('x')), false);
+        check(with(|asked, _| asked.reason.clear()), true);
+        check(with(|asked, _| asked.chat_id = "g.2".into()), false);
+        check(with(|asked, _| asked.message_id = "0".repeat(32)), false);
+        check(with(|_, message| message.sender_id = "eve".into()), false);
+        check(with(|_, message| message.client_message_id = "l".into()), false);
+        check(with(|_, message| message.accepted_at = None), false);
+        let own = MessageId::of(&caller().user, &chat, &"k".parse().unwrap());
+        let (asked, message) = with(|_, message| message.sender_id = "ana".into());
+        check((v1::RejectMessage { message_id: own.to_string(), ..asked }, message), false);
+    }
+
+    #[test]
+    fn marks_are_counted_over_all_chats_of_a_call() {
+        #[track_caller]
+        fn check(chats: &[usize], inputs: Option<usize>) {
+            let limits = SenderConfig { marks_max: 4, ..SenderConfig::default() };
+            let mark = v1::UserMark { user_id: "ana".into(), read_seq: 2, ..Default::default() };
+            let chats = chats.iter().map(|marks| v1::ChatReceipts {
+                chat_id: "g.1".into(),
+                marks: vec![mark.clone(); *marks],
+            });
+            let result = receipts(&limits, chats.collect(), 9);
+            assert_eq!(result.as_ref().ok().map(Vec::len), inputs, "{result:?}");
+            assert!(result.into_iter().flatten().all(|marks| marks.at == 9));
+        }
+        check(&[], Some(0));
+        check(&[3, 1], Some(2));
+        check(&[3, 2], None);
+        check(&[3, 0], Some(1));
+        check(&[3, 0, 0], None);
+        let illegal = |chat_id: &str, user_id: &str| {
+            let marks = vec![v1::UserMark { user_id: user_id.into(), ..Default::default() }];
+            let chats = vec![v1::ChatReceipts { chat_id: chat_id.into(), marks }];
+            receipts(&SenderConfig::default(), chats, 0).is_err()
+        };
+        assert!(illegal("x", "ana") && illegal("g.1", "a b") && !illegal("g.1", "ana"));
     }
 }

@@ -48,6 +48,21 @@ impl Caller {
         self.call(Method::POST, path, Some(body.to_string()), None).await
     }
 
+    /// A change of a part.
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.call(Method::PATCH, path, Some(body.to_string()), None).await
+    }
+
+    /// A write of the whole.
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.call(Method::PUT, path, Some(body.to_string()), None).await
+    }
+
+    /// A removal.
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, None, None).await
+    }
+
     /// A write of a body that may not be JSON.
     pub async fn post_text(&self, path: &str, body: &str) -> Answer {
         self.call(Method::POST, path, Some(body.to_owned()), None).await

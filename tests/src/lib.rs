@@ -6,6 +6,7 @@
 //! that a case puts into the log itself.
 
 mod http;
+mod link;
 mod place;
 mod process;
 mod run;
@@ -13,6 +14,7 @@ mod socket;
 mod world;
 
 pub use http::{Answer, Caller};
+pub use link::{Link, Lost};
 pub use place::Set;
 pub use process::Process;
 pub use run::run;

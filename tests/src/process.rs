@@ -62,6 +62,12 @@ impl Process {
         ended.expect("it drains in time").expect("it is our child")
     }
 
+    /// The public address: `http://…`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.address.url
+    }
+
     /// A new person.
     #[must_use]
     pub fn person(&self, name: &str) -> Person {

@@ -157,6 +157,7 @@ pub struct Device {
     pub position: u64,
     id: u32,
     events: VecDeque<Value>,
+    receipts: VecDeque<Value>,
 }
 
 /// A 64-bit number, which comes as a string.
@@ -181,16 +182,22 @@ impl Device {
         let welcome = frame["welcome"].clone();
         assert_eq!((&welcome["userId"], &welcome["deviceId"]), (&json!(user), &json!(device)));
         let position = number(&welcome["position"]);
-        Self { socket, welcome, position, id: 1, events: VecDeque::new() }
+        let (events, receipts) = (VecDeque::new(), VecDeque::new());
+        Self { socket, welcome, position, id: 1, events, receipts }
     }
 
     /// Gives a command; its reply. Events that come before are kept for [`Device::event`].
     pub async fn command(&mut self, command: Value) -> Value {
+        self.tell(command).await;
+        self.reply().await
+    }
+
+    /// Gives a command that is not answered, or whose reply is awaited later.
+    pub async fn tell(&mut self, command: Value) {
         self.id += 1;
         let mut frame = command;
         frame["id"] = json!(self.id);
         self.socket.say(frame).await;
-        self.reply().await
     }
 
     /// The next frame with `replyTo`, which must be the answer to the last command.
@@ -201,7 +208,15 @@ impl Device {
                 assert_eq!(frame["replyTo"], self.id, "{frame}");
                 return frame;
             }
-            self.events.push_back(frame);
+            self.keep(frame);
+        }
+    }
+
+    /// Keeps a frame that was not waited for.
+    fn keep(&mut self, frame: Value) {
+        match frame.get("receipt") {
+            Some(receipt) => self.receipts.push_back(receipt.clone()),
+            None => self.events.push_back(frame),
         }
     }
 
@@ -212,14 +227,72 @@ impl Device {
         reply["messageAccepted"].clone()
     }
 
-    /// The next event, at its position.
+    /// Sends messages without waiting for one another's replies; the `messageAccepted`s.
+    pub async fn send_all(&mut self, messages: impl IntoIterator<Item = Value>) -> Vec<Value> {
+        let first = self.id + 1;
+        for message in messages {
+            self.tell(json!({"sendMessage": message})).await;
+        }
+        let mut replies = vec![Value::Null; (self.id + 1 - first) as usize];
+        for _ in 0..replies.len() {
+            let frame = loop {
+                let frame = self.socket.frame().await;
+                if frame.get("replyTo").is_some() {
+                    break frame;
+                }
+                self.keep(frame);
+            };
+            assert!(frame["messageAccepted"].is_object(), "{frame}");
+            let to = frame["replyTo"].as_u64().expect("a number") - u64::from(first);
+            replies[to as usize] = frame["messageAccepted"].clone();
+        }
+        replies
+    }
+
+    /// Makes a group; its chat id.
+    ///
+    /// # Panics
+    /// Where it is not made.
+    pub async fn group(&mut self, participants: &[&str], history: &str) -> String {
+        let key = crate::random();
+        let chat = json!({"participants": participants, "clientChatId": key, "history": history});
+        let reply = self.command(json!({"createChat": chat})).await;
+        reply["chatCreated"]["chatId"].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned()
+    }
+
+    /// `modifyChatParticipants`; the reply.
+    pub async fn participant(&mut self, chat: &str, user: &str, operation: &str) -> Value {
+        let change = json!({"chatId": chat, "userId": user, "operation": operation});
+        self.command(json!({"modifyChatParticipants": change})).await
+    }
+
+    /// The next receipt. Events that come before are kept.
+    pub async fn receipt(&mut self) -> Value {
+        loop {
+            if let Some(receipt) = self.receipts.pop_front() {
+                return receipt;
+            }
+            let frame = self.socket.frame().await;
+            self.keep(frame);
+        }
+    }
+
+    /// The receipts that have come and were not asked for.
+    pub fn receipts(&mut self) -> Vec<Value> {
+        self.receipts.drain(..).collect()
+    }
+
+    /// The next event, at its position. Receipts that come before are kept.
     ///
     /// # Panics
     /// Where it does not lie behind the one before (L4).
     pub async fn event(&mut self) -> Value {
-        let frame = match self.events.pop_front() {
-            Some(frame) => frame,
-            None => self.socket.frame().await,
+        let frame = loop {
+            if let Some(frame) = self.events.pop_front() {
+                break frame;
+            }
+            let frame = self.socket.frame().await;
+            self.keep(frame);
         };
         let position = number(&frame["position"]);
         assert!(position > self.position, "behind {}: {frame}", self.position);

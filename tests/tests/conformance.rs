@@ -10,6 +10,8 @@ mod embedded {
 
     suites::log_suite!(embedded, crate::fixtures::embedded_log);
     suites::messages_suite!(embedded, crate::fixtures::embedded_store);
+    suites::chats_suite!(embedded, crate::fixtures::embedded_store);
+    suites::connections_suite!(embedded, crate::fixtures::embedded_store);
     suites::devices_suite!(embedded, crate::fixtures::embedded_store);
     suites::checkpoints_suite!(embedded, crate::fixtures::embedded_store);
     suites::coordinator_suite!(embedded, crate::fixtures::embedded_coordinator);
@@ -23,6 +25,8 @@ mod cql {
     use chaski_ports_conformance as suites;
 
     suites::messages_suite!(cql, crate::fixtures::cql_store);
+    suites::chats_suite!(cql, crate::fixtures::cql_store);
+    suites::connections_suite!(cql, crate::fixtures::cql_store);
     suites::devices_suite!(cql, crate::fixtures::cql_store);
     suites::checkpoints_suite!(cql, crate::fixtures::cql_store);
 }

@@ -9,12 +9,9 @@ use std::{
 /// A file is read at one sitting.
 const LINES_MAX: usize = 500;
 /// Files that may be longer, and why.
-const LONG: &[(&str, &str)] = &[
-    ("crates/chaski-client/src/session.rs", "one state machine, a third of it its own tests"),
-    ("crates/chaski-client/tests/client.rs", "one scripted server and the stories told with it"),
-];
+const LONG: &[(&str, &str)] = &[];
 /// Laws that nothing upholds or tests yet, and why.
-const LATER: &[(&str, &str)] = &[("L7", "blocks come with connection-service, in the next part")];
+const LATER: &[(&str, &str)] = &[];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")

@@ -2,6 +2,7 @@
 //! passes on: what a request means is not tested here.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod changes;
 mod connections;
 mod reads;
 mod refusals;
@@ -54,6 +55,7 @@ impl World {
         let gateway = Gateway {
             sender: stub.clone(),
             messages: stub.clone(),
+            connections: stub.clone(),
             hosts: stub.clone(),
             verifier: verifier.clone(),
             clock: clock.clone(),
@@ -88,6 +90,10 @@ impl World {
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         assert_eq!(response.headers()["content-type"], "application/json", "{path}");
         response.json().await.unwrap()
+    }
+
+    async fn send(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Response {
+        self.request(method, path).body(body).send().await.unwrap()
     }
 
     async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Response {

@@ -6,7 +6,7 @@ use chaski_proto::Problem;
 use reqwest::Method;
 use std::time::Duration;
 
-const READS: [&str; 8] = [
+const READS: [&str; 11] = [
     "/v1/chats",
     "/v1/chats/g.1",
     "/v1/chats/g.1/messages",
@@ -14,9 +14,21 @@ const READS: [&str; 8] = [
     "/v1/messages/sent",
     "/v1/messages/received",
     "/v1/messages/unreceived",
+    "/v1/connections",
+    "/v1/chats/g.1/receipts",
+    "/v1/devices",
     "/v1/hosts/me",
 ];
 const WRITES: [&str; 2] = ["/v1/chats", "/v1/messages"];
+/// What changes something that is there, with a body that is legal.
+const CHANGES: [(Method, &str, &str); 6] = [
+    (Method::PATCH, "/v1/chats/g.1", r#"{"name":"n"}"#),
+    (Method::PATCH, "/v1/chats/g.1/participants", r#"{"userId":"bob","operation":"ADD"}"#),
+    (Method::PATCH, "/v1/devices/tablet", r#"{"name":"n"}"#),
+    (Method::DELETE, "/v1/devices/tablet", ""),
+    (Method::PUT, "/v1/connections/bob", r#"{"status":"ACTIVE"}"#),
+    (Method::DELETE, "/v1/connections/bob", ""),
+];
 
 #[tokio::test]
 async fn nobody_is_served_without_a_good_token_in_the_header() {
@@ -32,6 +44,10 @@ async fn nobody_is_served_without_a_good_token_in_the_header() {
     }
     for path in WRITES {
         let none = world.anonymous(Method::POST, path).body("{}").send().await.unwrap();
+        check_problem(path, none, 401, "unauthenticated").await;
+    }
+    for (method, path, body) in CHANGES {
+        let none = world.anonymous(method, path).body(body).send().await.unwrap();
         check_problem(path, none, 401, "unauthenticated").await;
     }
     for (name, header, code) in [
@@ -75,6 +91,33 @@ async fn a_body_that_is_not_what_was_asked_for_is_refused() {
         ("participants not a list", "/v1/chats", r#"{"participants":"bob"}"#),
     ] {
         check_problem(name, world.post(path, body).await, 400, "invalid").await;
+    }
+    let participants = "/v1/chats/g.1/participants";
+    for (name, method, path, body) in [
+        ("no name", Method::PATCH, "/v1/chats/g.1", "{}"),
+        ("no name but null", Method::PATCH, "/v1/chats/g.1", r#"{"name":null}"#),
+        ("a number for a name", Method::PATCH, "/v1/chats/g.1", r#"{"name":7}"#),
+        ("unknown operation", Method::PATCH, participants, r#"{"userId":"u","operation":"SHUN"}"#),
+        ("no name of a device", Method::PATCH, "/v1/devices/tablet", "{}"),
+        ("no status", Method::PUT, "/v1/connections/bob", "{}"),
+        ("no connection", Method::PUT, "/v1/connections/bob", r#"{"status":"NONE"}"#),
+        ("unknown status", Method::PUT, "/v1/connections/bob", r#"{"status":"FRIEND"}"#),
+        (
+            "a version that is none",
+            Method::PUT,
+            "/v1/connections/bob",
+            r#"{"status":"ACTIVE","basedOnVersion":"-1"}"#,
+        ),
+        ("a version that is none", Method::DELETE, "/v1/connections/bob?basedOnVersion=x", ""),
+        (
+            "a version twice",
+            Method::DELETE,
+            "/v1/connections/b?basedOnVersion=1&basedOnVersion=1",
+            "",
+        ),
+        ("a path that is not UTF-8", Method::DELETE, "/v1/devices/%FF", ""),
+    ] {
+        check_problem(name, world.send(method, path, body).await, 400, "invalid").await;
     }
     check_problem(
         "not UTF-8",
@@ -128,6 +171,8 @@ async fn unknown_paths_and_methods_are_problems_too() {
         (Method::DELETE, "/v1/chats", "GET,HEAD,POST"),
         (Method::GET, "/v1/messages", "POST"),
         (Method::POST, "/v1/inbox", "GET,HEAD"),
+        (Method::POST, "/v1/connections/bob", "PUT,DELETE"),
+        (Method::PUT, "/v1/devices/tablet", "PATCH,DELETE"),
         (Method::POST, "/v1/ws", "GET,HEAD"),
     ] {
         let response = world.request(method, path).send().await.unwrap();
@@ -140,7 +185,7 @@ async fn unknown_paths_and_methods_are_problems_too() {
 #[tokio::test]
 async fn numbers_of_a_query_are_checked_at_their_limits() {
     let world = World::start().await;
-    let pages = &READS[..7];
+    let pages = &READS[..8];
     for path in pages.iter().filter(|path| **path != "/v1/chats/g.1") {
         for (query, status) in [
             ("limit=1", 200),
@@ -217,6 +262,10 @@ async fn a_service_that_does_not_answer_leaves_a_write_unknown_and_a_read_undone
         check_problem("read", read, 503, "unavailable").await;
         for path in WRITES {
             check_problem(path, world.post(path, "{}").await, 503, "outcome_unknown").await;
+        }
+        for (method, path, body) in CHANGES {
+            let change = world.send(method, path, body).await;
+            check_problem(path, change, 503, "outcome_unknown").await;
         }
     };
     world.stub.state().hangs = true;

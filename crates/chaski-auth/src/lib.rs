@@ -1,12 +1,17 @@
-//! Who is calling: tokens (JWT, signed with Ed25519) to identities, and the key that development
-//! mode signs with.
+//! Who is calling: tokens (JWT, signed with Ed25519) to identities, what has been revoked, and the
+//! key that development mode signs with.
 //!
-//! Must not know: HTTP, sockets, the machine's clock, or what an identity may do.
+//! Must not know: HTTP, sockets, the machine's clock, where revocations come from, or what an
+//! identity may do.
 
+mod config;
 mod dev_key;
+mod revocations;
 mod verifier;
 
+pub use config::AuthConfig;
 pub use dev_key::DevKey;
+pub use revocations::Revocations;
 pub use verifier::{AuthError, CLOCK_SKEW_S, Identity, TOKEN_BYTES_MAX, Verifier};
 
 /// A key that cannot be used.

@@ -1,6 +1,7 @@
-//! Verifies tokens: EdDSA only, every claim required, time given by the caller.
+//! Verifies tokens: EdDSA only, every claim required, no longer a life than agreed, not revoked;
+//! time is given by the caller.
 
-use crate::{KeyError, install_crypto_provider};
+use crate::{KeyError, Revocations, install_crypto_provider};
 use chaski_core::{DeviceId, UserId, record::UnixMs};
 use chaski_proto::Problem;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
@@ -22,6 +23,7 @@ const LAST_SECOND: i64 = 253_402_300_799;
 pub struct Verifier {
     keys: Vec<DecodingKey>,
     validation: Validation,
+    revocations: Revocations,
 }
 
 /// Who a token speaks for.
@@ -69,12 +71,19 @@ pub enum AuthError {
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
+    /// From `iat` to `exp` is longer than a token may live: it could outlive its revocation.
+    #[error("the token's life is longer than this server takes")]
+    LivesTooLong,
+    /// Issued before its device was revoked, or in that second.
+    #[error("the device was revoked after this token was issued: get a new one")]
+    Revoked,
 }
 
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
         let code = match error {
             AuthError::Expired => "token_expired",
+            AuthError::Revoked => "revoked",
             _ => "unauthenticated",
         };
         Self::new(401, code, error.to_string())
@@ -82,7 +91,9 @@ impl From<AuthError> for Problem {
 }
 
 impl Verifier {
-    /// A verifier that takes tokens signed with any of these public keys (PEM, Ed25519).
+    /// A verifier that takes tokens signed with any of these public keys (PEM, Ed25519), whose life
+    /// is not longer than the default of [`AuthConfig`](crate::AuthConfig), and which knows of no
+    /// revocation.
     ///
     /// # Errors
     /// Where there is no key, or one is of another kind.
@@ -103,7 +114,14 @@ impl Verifier {
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_nbf = false;
-        Ok(Self { keys, validation })
+        Ok(Self { keys, validation, revocations: Revocations::default() })
+    }
+
+    /// The same, refusing what these revocations refuse, now and later.
+    #[must_use]
+    pub fn with_revocations(mut self, revocations: Revocations) -> Self {
+        self.revocations = revocations;
+        self
     }
 
     /// Who the token speaks for at `now_ms`.
@@ -117,12 +135,19 @@ impl Verifier {
         if begins > now.saturating_add(CLOCK_SKEW_S) {
             return Err(AuthError::NotYetValid);
         }
-        Ok(Identity {
+        if claims.exp.0 - claims.iat.0 > self.revocations.token_life_s() {
+            return Err(AuthError::LivesTooLong);
+        }
+        let identity = Identity {
             user: claims.sub.parse()?,
             device: claims.device.parse()?,
             issued_at: claims.iat.0,
             expires_at: claims.exp.0,
-        })
+        };
+        match self.revocations.refuse(&identity) {
+            true => Err(AuthError::Revoked),
+            false => Ok(identity),
+        }
     }
 
     /// The claims of a token that one of the keys has signed.

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as B64};
-use chaski_auth::{AuthError, CLOCK_SKEW_S, DevKey, KeyError, TOKEN_BYTES_MAX, Verifier};
+use chaski_auth::{
+    AuthConfig, AuthError, CLOCK_SKEW_S, DevKey, KeyError, Revocations, TOKEN_BYTES_MAX, Verifier,
+};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use serde_json::{Value, json};
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
@@ -239,4 +241,57 @@ fn the_dev_key_is_made_once_and_only_its_owner_reads_it() {
 
     std::fs::write(&path, "something else").unwrap();
     assert!(matches!(DevKey::load_or_create(&path), Err(KeyError::NotEd25519(_))));
+}
+
+#[test]
+fn a_revoked_device_needs_a_token_of_a_later_second() {
+    let issuer = Issuer::new();
+    let revocations = Revocations::default();
+    let verifier = Verifier::new([issuer.key.public_pem()]).unwrap();
+    let verifier = verifier.with_revocations(revocations.clone());
+    let note = |user: &str, device: &str, at| {
+        revocations.note(user.parse().unwrap(), device.parse().unwrap(), at, NOW);
+    };
+    let outcome = |iat| {
+        let token = issuer.token(with("iat", json!(iat)));
+        verifier.verify(&token, NOW * 1000).err()
+    };
+    note("alice", "laptop", NOW);
+    note("bob", "phone", NOW);
+    assert_eq!(outcome(NOW - 8), None, "another device, another user");
+    note("alice", "phone", NOW - 7);
+    note("alice", "phone", NOW - 9); // an older one, read later, takes nothing back
+    for (iat, refusal) in
+        [(NOW - 8, Some(AuthError::Revoked)), (NOW - 7, Some(AuthError::Revoked)), (NOW - 6, None)]
+    {
+        assert_eq!(outcome(iat), refusal, "iat {}", iat - NOW);
+    }
+    let problem = chaski_proto::Problem::from(AuthError::Revoked);
+    assert_eq!((problem.status, problem.code.as_str()), (401, "revoked"));
+}
+
+#[test]
+fn a_revocation_is_remembered_as_long_as_a_token_may_live_and_none_may_live_longer() {
+    const DAY: i64 = 86_400;
+    let issuer = Issuer::new();
+    let revocations = Revocations::new(&AuthConfig { token_days_max: 2 });
+    let verifier = Verifier::new([issuer.key.public_pem()]).unwrap();
+    let verifier = verifier.with_revocations(revocations.clone());
+    let living = |seconds| issuer.token(with("exp", json!(NOW - 10 + seconds)));
+    assert!(verifier.verify(&living(2 * DAY), NOW * 1000).is_ok());
+    let refusal = verifier.verify(&living(2 * DAY + 1), NOW * 1000);
+    assert_eq!(refusal, Err(AuthError::LivesTooLong));
+
+    // The last second in which a token that it refuses has not expired, and the one after it.
+    let note = |device: &str, at, now| {
+        revocations.note("alice".parse().unwrap(), device.parse().unwrap(), at, now);
+    };
+    note("phone", NOW, NOW);
+    note("late", NOW, NOW + 2 * DAY);
+    assert_eq!(revocations.remembered(), 2);
+    note("too-late", NOW, NOW + 2 * DAY + 1);
+    assert_eq!(revocations.remembered(), 2);
+    // Looked through once a day's worth has come together.
+    note("new", NOW + 4 * DAY, NOW + 4 * DAY);
+    assert_eq!(revocations.remembered(), 1);
 }

@@ -14,8 +14,8 @@ use chaski_coordinator_zookeeper::ZooKeeper;
 use chaski_embedded::{Embedded, WeakEmbedded};
 use chaski_log_kafka::KafkaLog;
 use chaski_ports::{
-    CheckpointStore, Clock, Coordinator, DeviceStore, ErrorKind, Log, MessageStore, PortError,
-    Ports, SystemClock,
+    ChatStore, CheckpointStore, Clock, ConnectionStore, Coordinator, DeviceStore, ErrorKind, Log,
+    MessageStore, PortError, Ports, SystemClock,
 };
 use chaski_store_cql::CqlStore;
 use parking_lot::Mutex;
@@ -23,16 +23,19 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 /// What a URL does not say. Each backend's own options; what its URL says replaces theirs.
 #[derive(Clone)]
 pub struct BackendOptions {
-    /// For `embedded:`; its clock is replaced by `clock`.
+    /// How many days inboxes keep a row, from its record's time on. 30.
+    pub inbox_days: u32,
+    /// For `embedded:`; its clock is replaced by `clock`, its `inbox_ttl` by `inbox_days`.
     pub embedded: EmbeddedOptions,
     /// For `kafka:`; the topic prefix among them (`chaski.`).
     pub kafka: KafkaOptions,
-    /// For `scylla:`.
+    /// For `scylla:`; its `inbox_ttl` is replaced by `inbox_days`.
     pub cql: CqlOptions,
     /// For `zookeeper:`.
     pub zookeeper: ZooKeeperOptions,
@@ -43,6 +46,7 @@ pub struct BackendOptions {
 impl Default for BackendOptions {
     fn default() -> Self {
         Self {
+            inbox_days: 30,
             embedded: EmbeddedOptions::default(),
             kafka: KafkaOptions::default(),
             cql: CqlOptions::default(),
@@ -55,8 +59,12 @@ impl Default for BackendOptions {
 /// The stores, which one backend gives together.
 #[derive(Clone)]
 pub struct Stores {
-    /// Messages, inboxes, chats.
+    /// Messages, inboxes.
     pub messages: Arc<dyn MessageStore>,
+    /// Chats, memberships, marks.
+    pub chats: Arc<dyn ChatStore>,
+    /// Contacts, blocks, settings.
+    pub connections: Arc<dyn ConnectionStore>,
     /// Devices.
     pub devices: Arc<dyn DeviceStore>,
     /// Watermarks, snapshots, claims.
@@ -76,6 +84,8 @@ pub async fn open(urls: &Urls, options: &BackendOptions) -> Result<Ports, PortEr
     Ok(Ports {
         log,
         messages: stores.messages,
+        chats: stores.chats,
+        connections: stores.connections,
         devices: stores.devices,
         checkpoints: stores.checkpoints,
         coordinator,
@@ -107,6 +117,8 @@ pub async fn open_stores(url: &StoreUrl, options: &BackendOptions) -> Result<Sto
             let embedded = open_embedded(path, options).await?;
             Ok(Stores {
                 messages: embedded.messages(),
+                chats: embedded.chats(),
+                connections: embedded.connections(),
                 devices: embedded.devices(),
                 checkpoints: embedded.checkpoints(),
             })
@@ -116,6 +128,8 @@ pub async fn open_stores(url: &StoreUrl, options: &BackendOptions) -> Result<Sto
             let store = CqlStore::connect(cql, Arc::clone(&options.clock)).await?;
             Ok(Stores {
                 messages: Arc::clone(&store) as _,
+                chats: Arc::clone(&store) as _,
+                connections: Arc::clone(&store) as _,
                 devices: Arc::clone(&store) as _,
                 checkpoints: store,
             })
@@ -159,7 +173,16 @@ pub async fn migrate(url: &StoreUrl, options: &BackendOptions) -> Result<Vec<Str
 }
 
 fn cql_options(nodes: &[String], keyspace: &str, options: &BackendOptions) -> CqlOptions {
-    CqlOptions { nodes: nodes.to_vec(), keyspace: keyspace.to_owned(), ..options.cql.clone() }
+    CqlOptions {
+        nodes: nodes.to_vec(),
+        keyspace: keyspace.to_owned(),
+        inbox_ttl: inbox_ttl(options),
+        ..options.cql.clone()
+    }
+}
+
+fn inbox_ttl(options: &BackendOptions) -> Duration {
+    Duration::from_secs(u64::from(options.inbox_days) * 24 * 3_600)
 }
 
 /// The directories this process has open. Process-wide like the lock on the directory, so that
@@ -168,7 +191,8 @@ static OPEN: Mutex<Option<HashMap<PathBuf, WeakEmbedded>>> = Mutex::new(None);
 
 async fn open_embedded(path: &Path, options: &BackendOptions) -> Result<Embedded, PortError> {
     let (path, clock) = (path.to_owned(), Arc::clone(&options.clock));
-    let options = EmbeddedOptions { clock, ..options.embedded.clone() };
+    let inbox_ttl = inbox_ttl(options);
+    let options = EmbeddedOptions { clock, inbox_ttl, ..options.embedded.clone() };
     let open = move || {
         let refused = |e: std::io::Error| {
             let context = format!("open embedded:{}", path.display());

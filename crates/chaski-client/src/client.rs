@@ -3,8 +3,9 @@
 use crate::{
     config::{Config, socket_url},
     error::{Disconnect, Error, SendError},
+    event::{CommandId, Event},
     link::{Ended, Link},
-    session::{CommandId, Event, Session},
+    session::Session,
     transport::{self, Lost, Opened},
 };
 use ::http::Uri;

@@ -1,5 +1,7 @@
 //! What can go wrong: for good ([`Error`]), for now ([`Disconnect`]), before anything was sent
-//! ([`SendError`]), and with a read over HTTP ([`HttpError`]).
+//! ([`SendError`]), and with a call over HTTP ([`HttpError`]).
+
+use chaski_proto::v1;
 
 /// The client has stopped for good; connecting again without a change would not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -7,9 +9,12 @@ pub enum Error {
     /// Close code 4500, or 401 or 403 at the upgrade or as the answer to `hello`.
     #[error("not authenticated: {0}")]
     NotAuthenticated(String),
-    /// Close code 4501.
+    /// Close code 4501, or 401 `revoked`.
     #[error("this device was revoked")]
     Revoked,
+    /// The user has as many devices as there may be; one has to be revoked before this one.
+    #[error("the user has too many devices: revoke one first")]
+    TooManyDevices,
     /// Close code 4502: the server says that this client broke the protocol.
     #[error("the server reports a protocol error: {0}")]
     Protocol(String),
@@ -104,16 +109,20 @@ pub enum SendError {
     Stopped(#[from] Error),
 }
 
-/// A read over HTTP that failed.
+/// A call over HTTP that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The server's refusal (RFC 9457).
-    #[error("{status} {code}")]
+    #[error("{status} {code}: {detail}")]
     Problem {
         /// The HTTP status.
         status: u16,
         /// Stable, for programs; empty where the answer was not a problem document.
         code: String,
+        /// For people.
+        detail: String,
+        /// The present state, with a 409 of a contact or block.
+        connection: Option<v1::Connection>,
     },
     /// The request did not come through.
     #[error("the request failed")]

@@ -1,9 +1,14 @@
-//! The calls over HTTP that stand beside the socket: a chat's history, a user's inbox, and a send
-//! for who wants no socket.
+//! The calls over HTTP that stand beside the socket: a chat's history, a user's inbox, a send for
+//! who wants no socket; what only HTTP has, and what changes something, stands in `http/manage.rs`.
+
+mod manage;
 
 use crate::{config::TokenProvider, error::HttpError};
-use chaski_proto::v1::{ChatUpdate, MessageAccepted, NewMessage, SendMessage, ServerFrame};
-use serde::{Deserialize, de::DeserializeOwned};
+use chaski_proto::v1::{
+    ChatUpdate, Connection, MessageAccepted, NewMessage, SendMessage, ServerFrame,
+};
+use reqwest::{Method, header::HeaderValue};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -12,15 +17,17 @@ use std::time::Duration;
 pub struct Http {
     base: String,
     client: reqwest::Client,
+    /// The write that reads must show.
+    seen: Option<HeaderValue>,
 }
 
 /// A slice of a list.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Page<T> {
+pub struct Page<T, After = u64> {
     /// In order.
     pub items: Vec<T>,
     /// What to pass as `after` for the following slice; `None` at the end.
-    pub next: Option<u64>,
+    pub next: Option<After>,
 }
 
 /// One place of a chat.
@@ -50,7 +57,14 @@ impl Http {
     /// The machine's HTTP set-up is broken.
     pub fn new(base: &str) -> Result<Self, HttpError> {
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?;
-        Ok(Self { base: base.trim_end_matches('/').to_owned(), client })
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), client, seen: None })
+    }
+
+    /// The same, but what it reads shows the write that was answered with this `token` (of
+    /// `chatCreated`, `messageAccepted` and the like). A server that cannot show it yet says 503.
+    #[must_use]
+    pub fn seeing(&self, token: &str) -> Self {
+        Self { seen: HeaderValue::from_str(token).ok(), ..self.clone() }
     }
 
     /// A slice of a chat in chat order, from behind `after` on (0: from the beginning).
@@ -92,10 +106,7 @@ impl Http {
         tokens: &TokenProvider,
         message: &SendMessage,
     ) -> Result<MessageAccepted, HttpError> {
-        let token = tokens.ask().await.map_err(HttpError::NoToken)?;
-        let url = format!("{}/v1/messages", self.base);
-        let request = self.client.post(url).bearer_auth(token.bearer).json(message);
-        read(request.send().await?).await
+        self.write(tokens, Method::POST, "/v1/messages", message).await
     }
 
     async fn history_page(
@@ -138,8 +149,35 @@ impl Http {
         tokens: &TokenProvider,
         path: &str,
     ) -> Result<T, HttpError> {
+        self.call(tokens, Method::GET, path, None::<&()>).await
+    }
+
+    async fn write<T: DeserializeOwned>(
+        &self,
+        tokens: &TokenProvider,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, HttpError> {
+        self.call(tokens, method, path, Some(body)).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        tokens: &TokenProvider,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, HttpError> {
         let token = tokens.ask().await.map_err(HttpError::NoToken)?;
-        let request = self.client.get(format!("{}{path}", self.base)).bearer_auth(token.bearer);
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        let mut request = request.bearer_auth(token.bearer);
+        if let Some(seen) = &self.seen {
+            request = request.header("chaski-token", seen);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
         read(request.send().await?).await
     }
 }
@@ -150,12 +188,15 @@ async fn read<T: DeserializeOwned>(answer: reqwest::Response) -> Result<T, HttpE
     if status.is_success() {
         return Ok(serde_json::from_slice(&body)?);
     }
-    #[derive(Deserialize)]
+    #[derive(Deserialize, Default)]
     struct Problem {
         code: String,
+        #[serde(default)]
+        detail: String,
+        connection: Option<Connection>,
     }
-    let code = serde_json::from_slice::<Problem>(&body).map(|p| p.code).unwrap_or_default();
-    Err(HttpError::Problem { status: status.as_u16(), code })
+    let Problem { code, detail, connection } = serde_json::from_slice(&body).unwrap_or_default();
+    Err(HttpError::Problem { status: status.as_u16(), code, detail, connection })
 }
 
 /// A 64-bit number, which comes as a string.

@@ -1,5 +1,5 @@
 //! A client of chaski: one WebSocket that keeps itself connected, resumes where its owner
-//! stopped, acknowledges, and settles every command; and the few HTTP reads beside it.
+//! stopped, acknowledges, and settles every command; and the HTTP calls beside it.
 //!
 //! [`Client`] spawns nothing: its owner drives it with [`Client::next`], so a harness with
 //! thousands of clients costs one task each.
@@ -9,7 +9,9 @@
 mod client;
 mod config;
 mod error;
+mod event;
 mod http;
+mod late;
 mod link;
 mod session;
 mod transport;
@@ -17,8 +19,9 @@ mod transport;
 pub use client::Client;
 pub use config::{Config, Format, Token, TokenProvider};
 pub use error::{Disconnect, Error, HttpError, SendError};
+pub use event::{CommandId, Event, Outcome};
 pub use http::{HistoryItem, HistoryRow, Http, Page};
-pub use session::{CommandId, Event, Outcome};
+pub use late::Latest;
 
 /// The commands and event bodies, as the schema has them.
 pub use chaski_proto::v1;

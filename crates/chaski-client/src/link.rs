@@ -180,8 +180,8 @@ impl Link {
                 self.drain.get_or_insert((now + DRAIN_MAX, retry_after));
                 Ok(())
             }
-            Signal::HelloRefused { status, message } => {
-                Err(self.lost(Lost::refused(status, message)))
+            Signal::HelloRefused { status, code, message } => {
+                Err(self.lost(Lost::refused(status, &code, message)))
             }
             Signal::Unreadable(why) => {
                 Err(self.lost(Lost::For(Disconnect::Unreadable(why.into()))))

@@ -1,10 +1,15 @@
 //! What outlives a connection: the place in the user's order, what is to be acknowledged, and the
 //! commands that are not settled yet. No I/O and no clock; `client.rs` brings both.
 
-use crate::{config::Format, error::SendError, transport};
+use crate::{
+    config::Format,
+    error::SendError,
+    event::{CommandId, Event, Outcome},
+    transport,
+};
 use chaski_proto::v1::{
-    self, Ack, Authenticate, ClientFrame, Hello, Ping, Receipt, ServerFrame, Welcome,
-    client_frame::Command, server_frame::Body,
+    self, Ack, Authenticate, ClientFrame, Hello, Ping, ServerFrame, Welcome, client_frame::Command,
+    server_frame::Body,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,61 +23,6 @@ const ACK_EVENTS_MAX: u32 = 64;
 const ACK_DELAY_MAX: Duration = Duration::from_millis(100);
 /// How long a command waits where the server says 429 or 503 without a time.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
-
-/// Names a command of one client; grows in the order of sending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CommandId(u64);
-
-/// What a client tells its owner.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The server welcomed this client; events after `position` follow.
-    Connected {
-        /// Where the server resumes.
-        position: u64,
-    },
-    /// The connection ended or did not come about; the next attempt follows by itself.
-    Disconnected {
-        /// Why.
-        cause: crate::Disconnect,
-        /// When the next attempt begins.
-        retry_in: Duration,
-    },
-    /// A durable event. It counts as taken, and is acknowledged, once the owner asks for the next
-    /// one: store it before.
-    Durable {
-        /// Its place in the user's order.
-        position: u64,
-        /// `newMessage`, `chatUpdate`, `messageRejected`, `connectionUpdate`, `messageHidden` or
-        /// `resync`; `None`: an event that this version does not know.
-        body: Option<Body>,
-    },
-    /// How far a member has got; the latest counts.
-    Receipt(Receipt),
-    /// A command has its outcome; comes exactly once for each.
-    Settled {
-        /// The command.
-        id: CommandId,
-        /// What became of it.
-        outcome: Outcome,
-    },
-}
-
-/// What became of a command.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// Its reply.
-    Done(Body),
-    /// Written to the socket; this command has no reply.
-    Written,
-    /// Refused by the server.
-    Refused(v1::Error),
-    /// The connection ended before the answer, and repeating the command might not be the same:
-    /// it may have happened.
-    Unknown,
-    /// No answer in `give_up_after`, or the client stopped: it may have happened.
-    GaveUp,
-}
 
 struct Pending {
     id: CommandId,
@@ -91,7 +41,7 @@ pub(crate) enum Signal {
     Authenticated { accepted: bool },
     Moved { url: String, retry_after: Duration },
     Draining { retry_after: Duration },
-    HelloRefused { status: u16, message: String },
+    HelloRefused { status: u16, code: String, message: String },
     Unreadable(&'static str),
 }
 
@@ -342,7 +292,7 @@ impl Session {
                 Body::Welcome(welcome) => self.welcome(&welcome),
                 Body::Error(e) => {
                     let status = u16::try_from(e.status).unwrap_or(500);
-                    Signal::HelloRefused { status, message: e.message }
+                    Signal::HelloRefused { status, code: e.code, message: e.message }
                 }
                 _ => Signal::Unreadable("hello answered by something else"),
             };

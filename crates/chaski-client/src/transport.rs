@@ -50,9 +50,11 @@ impl Lost {
     }
 
     /// What an HTTP status, at the upgrade or of the answer to `hello`, means.
-    pub(crate) fn refused(status: u16, message: impl Into<String>) -> Self {
-        match status {
-            401 | 403 => Self::Good(Error::NotAuthenticated(message.into())),
+    pub(crate) fn refused(status: u16, code: &str, message: impl Into<String>) -> Self {
+        match (status, code) {
+            (401, "revoked") => Self::Good(Error::Revoked),
+            (403, "too_many_devices") => Self::Good(Error::TooManyDevices),
+            (401 | 403, _) => Self::Good(Error::NotAuthenticated(message.into())),
             _ => Self::For(Disconnect::Refused { status, message: message.into() }),
         }
     }
@@ -76,7 +78,7 @@ pub(crate) async fn open(uri: Uri, format: Format, tokens: TokenProvider) -> Res
     match client_async_with_config(request, tcp, Some(limits(format))).await {
         Ok((socket, _)) => Ok(Opened { socket, token }),
         Err(WsError::Http(answer)) => {
-            Err(Lost::refused(answer.status().as_u16(), "the upgrade was refused"))
+            Err(Lost::refused(answer.status().as_u16(), "", "the upgrade was refused"))
         }
         Err(error) => Err(Lost::io(error)),
     }

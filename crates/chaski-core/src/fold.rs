@@ -1,30 +1,62 @@
 //! The fan-out: a deterministic fold over one partition of `new-messages`. State and record give
 //! new state and records for `recipients`; a replay yields the same ones.
 //!
-//! Must not know: the log it reads, the log its outputs go to, time, randomness.
+//! Must not know: the log it reads, the log its outputs go to, time other than the log's ticks,
+//! randomness.
+
+mod chat;
+mod marks;
+mod membership;
+mod seen;
+
+pub use chat::{Chat, MemberState};
+pub use seen::Seen;
 
 use crate::{
-    ChatId, Law, MessageId, Offset, Partition, UserId,
+    ChatId, Law, MessageId, Offset,
     placement::{Placement, murmur2},
     record::{
-        Action, Cause, ChatUpdate, ChatVerdict, Command, Create, Event, History, Member, Message,
-        Outcome, Output, Rejection, Role, Send,
+        Action, Cause, ChatVerdict, Command, Create, Event, Input, Message, Outcome, Output,
+        Refuse, Rejection, RequestId, Rules, Send, Tick, UnixMs,
     },
     uphold,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{HashMap, hash_map::Entry},
     sync::Arc,
 };
 
-/// Into how many parts the state of a partition is cut for snapshots. Part of the stored format.
+/// Into how many parts the chats of a partition are cut for snapshots. Part of the stored format.
 pub const BUCKETS: u32 = 64;
+/// The number under which what belongs to no chat is kept in snapshots. Part of the stored format.
+pub const CONTROL: u32 = BUCKETS;
+/// How many snapshots a partition has.
+pub const SNAPSHOTS: u32 = BUCKETS + 1;
+/// The farthest one tick moves time, so that one wrong clock cannot empty the window in which
+/// retries are known.
+pub const TICK_MAX_MS: UnixMs = 60_000;
+/// How long after a message was accepted a recipient may refuse it.
+pub const REFUSABLE_MS: UnixMs = 24 * 60 * 60 * 1000;
 
 /// The state of the fan-out for one partition of `new-messages`.
 #[derive(Debug)]
 pub struct Fold {
     placement: Placement,
+    control: Control,
     buckets: Vec<Bucket>,
+}
+
+/// What belongs to no chat.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// Ticks at or below this offset are already in this state.
+    pub as_of: Option<Offset>,
+    /// The log's time: moves only by ticks; 0 before the first one.
+    pub now: UnixMs,
+    /// What holds at present.
+    pub rules: Rules,
+    /// Whether it changed since it was last taken for a snapshot.
+    pub dirty: bool,
 }
 
 /// A part of the state: some chats, and what was sent to them before.
@@ -35,91 +67,17 @@ pub struct Bucket {
     /// The chats.
     pub chats: HashMap<ChatId, Chat>,
     /// The idempotency keys: which message, with which content (L2).
-    pub seen: HashMap<MessageId, u64>,
+    pub seen: Seen,
     /// Whether it changed since it was last taken for a snapshot.
     pub dirty: bool,
-}
-
-/// The state of a chat.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chat {
-    /// Tells a repeated creation from another one under the same key; 0 for a 1:1 chat.
-    pub creation: u64,
-    /// The chat's name.
-    pub name: Arc<str>,
-    /// What later members may see.
-    pub history: History,
-    /// Counts the changes.
-    pub version: u64,
-    /// The last seq given out (L3).
-    pub last_seq: u64,
-    /// The members.
-    pub members: Arc<[Member]>,
-    /// The members by partition of `recipients`; follows from `members`, never stored.
-    routes: Arc<[Route]>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Route {
-    partition: Partition,
-    users: Arc<[UserId]>,
-    visible_from: Arc<[u64]>,
-}
-
-impl Chat {
-    /// A chat with these members, routed by `placement`.
-    #[must_use]
-    pub fn new(
-        placement: Placement,
-        creation: u64,
-        name: Arc<str>,
-        history: History,
-        (version, last_seq): (u64, u64),
-        members: Arc<[Member]>,
-    ) -> Self {
-        let mut by_partition = BTreeMap::<Partition, (Vec<UserId>, Vec<u64>)>::new();
-        for member in &*members {
-            let (users, visible) = by_partition.entry(placement.of_user(&member.user)).or_default();
-            users.push(member.user.clone());
-            visible.push(member.visible_from);
-        }
-        let routes = by_partition
-            .into_iter()
-            .map(|(partition, (users, visible))| Route {
-                partition,
-                users: users.into(),
-                visible_from: visible.into(),
-            })
-            .collect();
-        Self { creation, name, history, version, last_seq, members, routes }
-    }
-
-    fn has(&self, user: &UserId) -> bool {
-        self.members.iter().any(|m| m.user == *user)
-    }
-
-    /// One output for each partition with members, the acting user's partition first.
-    fn fan_out(&self, first: Partition, event: &Event, out: &mut Vec<Output>) {
-        let update = matches!(event, Event::ChatUpdate(_));
-        let (own, others): (Vec<_>, Vec<_>) =
-            self.routes.iter().partition(|r| r.partition == first);
-        for (index, route) in own.into_iter().chain(others).enumerate() {
-            out.push(Output {
-                partition: route.partition,
-                index: index as u32,
-                users: Arc::clone(&route.users),
-                visible_from: update.then(|| Arc::clone(&route.visible_from)),
-                event: event.clone(),
-            });
-        }
-    }
 }
 
 impl Fold {
     /// The empty state, for outputs placed by `placement`.
     #[must_use]
     pub fn new(placement: Placement) -> Self {
-        Self { placement, buckets: (0..BUCKETS).map(|_| Bucket::default()).collect() }
+        let buckets = (0..BUCKETS).map(|_| Bucket::default()).collect();
+        Self { placement, control: Control::default(), buckets }
     }
 
     /// Puts back a bucket from a snapshot.
@@ -130,9 +88,25 @@ impl Fold {
         self.buckets[index as usize] = bucket;
     }
 
+    /// Puts back time and rules from a snapshot.
+    pub fn restore_control(&mut self, control: Control) {
+        self.control = control;
+    }
+
     /// The buckets, for snapshots.
     pub fn buckets_mut(&mut self) -> impl Iterator<Item = (u32, &mut Bucket)> {
         (0..).zip(&mut self.buckets)
+    }
+
+    /// Time and rules, for snapshots.
+    pub fn control_mut(&mut self) -> &mut Control {
+        &mut self.control
+    }
+
+    /// Time and rules.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
     }
 
     /// How outputs are placed.
@@ -149,40 +123,104 @@ impl Fold {
 
     /// Applies the record at `offset` and pushes its outputs. A record that the bucket's
     /// snapshot already holds gives none: they are out.
-    pub fn apply(&mut self, offset: Offset, command: Command, out: &mut Vec<Output>) {
-        let placement = self.placement;
-        let bucket = &mut self.buckets[Self::bucket_of(&command.chat) as usize];
+    pub fn apply(&mut self, offset: Offset, input: Input, out: &mut Vec<Output>) {
+        let chat = match &input {
+            Input::Command(command) => command.chat,
+            Input::Marks(marks) => marks.chat,
+            Input::Tick(tick) => return self.tick(offset, tick),
+        };
+        let bucket = &mut self.buckets[Self::bucket_of(&chat) as usize];
         if bucket.as_of.is_some_and(|as_of| offset <= as_of) {
             return;
         }
         bucket.dirty = true;
         bucket.as_of = Some(offset);
-        let before = out.len();
-        match command.action {
-            Action::Send(ref send) => bucket.send(placement, &command, send, out),
-            Action::Create(ref create) => bucket.create(placement, &command, create, out),
+        let (placement, now, rules) = (self.placement, self.control.now, self.control.rules);
+        match input {
+            Input::Command(command) => {
+                let mut step = Step { placement, now, rules, command: &command, out };
+                bucket.command(&mut step);
+            }
+            Input::Marks(marks) => bucket.marks(placement, rules, marks, out),
+            Input::Tick(_) => {}
         }
-        let own = placement.of_user(&command.user);
-        uphold!(
-            Law::L5,
-            out.get(before).is_some_and(|o| o.index == 0 && o.partition == own),
-            "a command without a record for its sender's partition"
-        );
+    }
+
+    /// Time never goes back, and a tick moves it by [`TICK_MAX_MS`] at most; the first one sets it.
+    fn tick(&mut self, offset: Offset, tick: &Tick) {
+        let control = &mut self.control;
+        if control.as_of.is_some_and(|as_of| offset <= as_of) {
+            return;
+        }
+        let upto = if control.now == 0 { tick.now } else { control.now + TICK_MAX_MS };
+        let now = tick.now.clamp(control.now, upto.max(control.now));
+        if control.now == 0 {
+            self.buckets.iter_mut().for_each(|bucket| bucket.dirty |= bucket.seen.begin(now));
+        }
+        *control = Control { as_of: Some(offset), now, rules: tick.rules, dirty: true };
+    }
+}
+
+/// One command on its way through the fold.
+struct Step<'a> {
+    placement: Placement,
+    now: UnixMs,
+    rules: Rules,
+    command: &'a Command,
+    out: &'a mut Vec<Output>,
+}
+
+impl Step<'_> {
+    /// An output for the acting user alone.
+    fn answer(&mut self, index: u32, event: Event) {
+        let user = self.command.user.clone();
+        self.out.push(to_user(self.placement, user, index, event));
+    }
+
+    /// The chat's answer to a command somebody waits for, behind the command's other outputs.
+    fn verdict(&mut self, before: usize, request: RequestId, outcome: Outcome) {
+        let index = (self.out.len() - before) as u32;
+        let verdict = ChatVerdict {
+            request,
+            chat: self.command.chat,
+            outcome,
+            accepted_at: self.command.accepted_at,
+        };
+        self.answer(index, Event::Verdict(verdict));
     }
 }
 
 impl Bucket {
-    fn send(
-        &mut self,
-        placement: Placement,
-        command: &Command,
-        send: &Send,
-        out: &mut Vec<Output>,
-    ) {
+    fn command(&mut self, step: &mut Step<'_>) {
+        let before = step.out.len();
+        match &step.command.action {
+            Action::Send(send) => self.send(step, send),
+            Action::Create(create) => {
+                let outcome = self.create(step, create);
+                step.verdict(before, create.request, outcome);
+            }
+            Action::Change(change) => {
+                let outcome = self.change(step, &change.what);
+                step.verdict(before, change.request, outcome);
+            }
+            // Nobody waits for it.
+            Action::Refuse(refuse) => return self.refuse(step, refuse),
+        }
+        let own = step.placement.of_user(&step.command.user);
+        uphold!(
+            Law::L5,
+            step.out.get(before).is_some_and(|o| o.index == 0 && o.partition == own),
+            "a command without a record for its sender's partition"
+        );
+    }
+
+    fn send(&mut self, step: &mut Step<'_>, send: &Send) {
+        let command = step.command;
         let id = MessageId::of(&command.user, &command.chat, &send.key);
-        let event = match self.decide(placement, command, send, id) {
-            Ok(Some(chat)) => {
+        let event = match self.decide(step, send, id) {
+            Ok(Some((chat, member))) => {
                 chat.last_seq += 1;
+                chat.states[member].sent = chat.last_seq;
                 let message = Message {
                     chat: command.chat,
                     seq: chat.last_seq,
@@ -193,135 +231,106 @@ impl Bucket {
                     content: Arc::clone(&send.content),
                     sent_at: send.sent_at,
                     accepted_at: command.accepted_at,
-                    members: (chat.last_seq == 1).then(|| Arc::clone(&chat.members)),
+                    members: (chat.last_seq == 1).then(|| Arc::clone(chat.members())),
                 };
-                let own = placement.of_user(&command.user);
-                return chat.fan_out(own, &Event::Message(Arc::new(message)), out);
+                let own = step.placement.of_user(&command.user);
+                return chat.fan_out(own, &Event::Message(Arc::new(message)), step.out);
             }
             Ok(None) => Event::Duplicate { id, accepted_at: command.accepted_at },
             Err(cause) => Event::Rejected(Rejection {
                 chat: command.chat,
                 message: id,
                 key: send.key.clone(),
+                by: None,
                 cause,
+                reason: String::new(),
                 accepted_at: command.accepted_at,
             }),
         };
-        out.push(to_sender(placement, command, 0, event));
+        step.answer(0, event);
     }
 
-    /// The fate of a message: the chat that takes it, `None` for a retry of what was decided
-    /// before, or why it is refused. Every decision is remembered under the message's id (L2).
+    /// The fate of a message: the chat that takes it and which member sent it, `None` for a retry
+    /// of what was decided before, or why it is refused. Every decision is remembered under the
+    /// message's id (L2).
     fn decide(
         &mut self,
-        placement: Placement,
-        command: &Command,
+        step: &Step<'_>,
         send: &Send,
         id: MessageId,
-    ) -> Result<Option<&mut Chat>, Cause> {
+    ) -> Result<Option<(&mut Chat, usize)>, Cause> {
+        let command = step.command;
         let content = send.content.digest();
-        match self.seen.get(&id) {
-            Some(seen) if *seen == content => return Ok(None),
+        match self.seen.get(&id, step.now) {
+            Some(seen) if seen == content => return Ok(None),
             Some(_) => {
                 let conflict = id.conflicting(content);
-                return match self.seen.insert(conflict, content) {
-                    None => Err(Cause::OtherContent),
-                    Some(_) => Ok(None),
+                return match self.seen.add(conflict, content, step.now) {
+                    true => Err(Cause::OtherContent),
+                    false => Ok(None),
                 };
             }
-            None => self.seen.insert(id, content),
+            None => self.seen.add(id, content, step.now),
         };
         let chat = match (self.chats.entry(command.chat), &send.to) {
-            (std::collections::hash_map::Entry::Occupied(chat), _) => chat.into_mut(),
-            (std::collections::hash_map::Entry::Vacant(slot), Some(to))
+            (Entry::Occupied(chat), _) => chat.into_mut(),
+            (Entry::Vacant(slot), Some(to))
                 if ChatId::direct(&command.user, to) == command.chat =>
             {
-                slot.insert(direct(placement, &command.user, to))
+                slot.insert(Chat::direct(step.placement, &command.user, to))
             }
             _ => return Err(Cause::NoSuchChat),
         };
-        if chat.has(&command.user) { Ok(Some(chat)) } else { Err(Cause::NotAMember) }
+        match chat.place_of(&command.user) {
+            Some(member) => Ok(Some((chat, member))),
+            None => Err(Cause::NotAMember),
+        }
     }
 
-    fn create(
-        &mut self,
-        placement: Placement,
-        command: &Command,
-        create: &Create,
-        out: &mut Vec<Output>,
-    ) {
-        let own = placement.of_user(&command.user);
+    fn create(&mut self, step: &mut Step<'_>, create: &Create) -> Outcome {
+        let command = step.command;
         let creation = create.digest(&command.user);
-        let outcome = match self.chats.get(&command.chat) {
+        match self.chats.get(&command.chat) {
             Some(chat) if chat.creation == creation => Outcome::Unchanged,
             Some(_) => Outcome::Refused(Cause::OtherChat),
             None => {
-                let chat = group(placement, command, create, creation);
-                let update = ChatUpdate {
-                    chat: command.chat,
-                    seq: chat.last_seq,
-                    members: Arc::clone(&chat.members),
-                    name: Arc::clone(&chat.name),
-                    version: chat.version,
-                    accepted_at: command.accepted_at,
-                };
-                chat.fan_out(own, &Event::ChatUpdate(Arc::new(update)), out);
+                let chat = Chat::group(step.placement, command, create, creation);
+                chat.tell(step, Arc::new([]));
                 self.chats.insert(command.chat, chat);
                 Outcome::Changed
             }
-        };
-        let verdict = ChatVerdict {
-            request: create.request,
-            chat: command.chat,
-            outcome,
-            accepted_at: command.accepted_at,
-        };
-        let index = out
-            .last()
-            .map_or(0, |last| if outcome == Outcome::Changed { last.index + 1 } else { 0 });
-        out.push(to_sender(placement, command, index, Event::Verdict(verdict)));
-    }
-}
-
-fn to_sender(placement: Placement, command: &Command, index: u32, event: Event) -> Output {
-    Output {
-        partition: placement.of_user(&command.user),
-        index,
-        users: Arc::new([command.user.clone()]),
-        visible_from: None,
-        event,
-    }
-}
-
-fn direct(placement: Placement, a: &UserId, b: &UserId) -> Chat {
-    let mut users = vec![a.clone()];
-    if a != b {
-        users.push(b.clone());
-    }
-    let members = users
-        .into_iter()
-        .map(|user| Member { user, role: Role::Member, visible_from: 1 })
-        .collect();
-    Chat::new(placement, 0, "".into(), History::All, (0, 0), members)
-}
-
-/// A new group: the creator first and admin, then the others as listed.
-fn group(placement: Placement, command: &Command, create: &Create, creation: u64) -> Chat {
-    let mut members =
-        vec![Member { user: command.user.clone(), role: Role::Admin, visible_from: 1 }];
-    for user in &create.participants {
-        if !members.iter().any(|m| m.user == *user) {
-            members.push(Member { user: user.clone(), role: Role::Member, visible_from: 1 });
         }
     }
-    Chat::new(
-        placement,
-        creation,
-        create.name.as_str().into(),
-        create.history,
-        (1, 1),
-        members.into(),
-    )
+
+    /// A recipient's refusal: told to the sender once for each (message, user), within a day.
+    fn refuse(&mut self, step: &mut Step<'_>, refuse: &Refuse) {
+        let command = step.command;
+        let member =
+            self.chats.get(&command.chat).is_some_and(|c| c.place_of(&command.user).is_some());
+        let genuine = MessageId::of(&refuse.sender, &command.chat, &refuse.key) == refuse.message
+            && refuse.sender != command.user;
+        let in_time = command.accepted_at.saturating_sub(refuse.message_at) <= REFUSABLE_MS;
+        let key = refuse.message.refused_by(&command.user);
+        if !(member && genuine && in_time && self.seen.add(key, 0, step.now)) {
+            return;
+        }
+        let rejection = Rejection {
+            chat: command.chat,
+            message: refuse.message,
+            key: refuse.key.clone(),
+            by: Some(command.user.clone()),
+            cause: Cause::ByRecipient,
+            reason: refuse.reason.clone(),
+            accepted_at: command.accepted_at,
+        };
+        let event = Event::Rejected(rejection);
+        step.out.push(to_user(step.placement, refuse.sender.clone(), 0, event));
+    }
+}
+
+fn to_user(placement: Placement, user: crate::UserId, index: u32, event: Event) -> Output {
+    let partition = placement.of_user(&user);
+    Output { partition, index, users: Arc::new([user]), visible_from: None, event }
 }
 
 #[cfg(test)]

@@ -184,6 +184,13 @@ impl MessageId {
     pub fn conflicting(self, content: u64) -> Self {
         Self(hash16(b"chaski conflict", &[&self.0, &content.to_be_bytes()]))
     }
+
+    /// The key under which a recipient's refusal of this message is remembered, so that it is told
+    /// once.
+    #[must_use]
+    pub fn refused_by(self, user: &UserId) -> Self {
+        Self(hash16(b"chaski refusal", &[&self.0, user.as_str().as_bytes()]))
+    }
 }
 impl FromStr for MessageId {
     type Err = IllegalId;

@@ -4,6 +4,7 @@
 //! Must not know: tokio, I/O, a clock, randomness, or how anything is encoded. Everything here
 //! can be replayed, simulated and tested in microseconds.
 
+pub mod connection;
 pub mod fold;
 pub mod id;
 pub mod law;

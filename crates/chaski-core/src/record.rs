@@ -1,6 +1,10 @@
 //! What stands in the logs, as domain values: commands that may change a chat (`new-messages`)
 //! and events that a user's devices must know (`recipients`). Their encoding lives in `proto/`.
 
+mod cause;
+
+pub use cause::Cause;
+
 use crate::{ChatId, ClientId, DeviceId, MessageId, UserId, id::hash16};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -8,7 +12,18 @@ use std::sync::Arc;
 /// Milliseconds since 1970-01-01T00:00:00Z.
 pub type UnixMs = i64;
 
-/// One record of `new-messages`: what somebody asks of a chat.
+/// One record of `new-messages`: an input of the fan-out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// What somebody asks of a chat.
+    Command(Command),
+    /// What members of a chat have taken and read.
+    Marks(Marks),
+    /// Time and rules.
+    Tick(Tick),
+}
+
+/// What somebody asks of a chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     /// The chat that orders it.
@@ -30,6 +45,10 @@ pub enum Action {
     Send(Send),
     /// Make a group.
     Create(Create),
+    /// Change name, membership or roles.
+    Change(Change),
+    /// Refuse somebody's message (422).
+    Refuse(Refuse),
 }
 
 /// A message on its way into a chat.
@@ -58,6 +77,112 @@ pub struct Create {
     pub key: ClientId,
     /// What later members may see.
     pub history: History,
+}
+
+/// A change of a chat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Under this id the verdict is found by whoever waits for it.
+    pub request: RequestId,
+    /// What to change.
+    pub what: What,
+}
+
+/// What to change of a chat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Its name.
+    Name(String),
+    /// One participant.
+    Participant(UserId, Operation),
+}
+
+/// What to do with a participant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Make a member.
+    Add,
+    /// End the membership; of oneself: leave.
+    Remove,
+    /// Make an admin.
+    Promote,
+    /// Make a plain member.
+    Demote,
+}
+
+/// A recipient's refusal of a message that their client shows a later one of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refuse {
+    /// The refused message.
+    pub message: MessageId,
+    /// For the sender.
+    pub reason: String,
+    /// Who sent it, as the log says.
+    pub sender: UserId,
+    /// The sender's idempotency key.
+    pub key: ClientId,
+    /// When it was accepted.
+    pub message_at: UnixMs,
+}
+
+/// What members of one chat have taken and read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// The chat.
+    pub chat: ChatId,
+    /// When the host told, by its clock.
+    pub at: UnixMs,
+    /// One for each user.
+    pub marks: Vec<Mark>,
+}
+
+/// Everything up to these seqs is taken, and read. Cumulative.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Whose.
+    pub user: UserId,
+    /// A device has taken it.
+    pub delivered: u64,
+    /// The user has read it.
+    pub read: u64,
+    /// Others are not to know of `read`.
+    pub hide_read: bool,
+}
+
+/// Time and rules: the fold knows both only from here, so that a replay decides the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tick {
+    /// The partition owner's clock.
+    pub now: UnixMs,
+    /// What holds from here on.
+    pub rules: Rules,
+}
+
+/// What the fold decides by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Most participants of a chat.
+    pub participants_max: u32,
+    /// Who may add, remove, rename and appoint.
+    pub managers: Managers,
+    /// In chats with more members receipts are not sent, they are asked for.
+    pub receipts_push_max: u32,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { participants_max: 100, managers: Managers::Admins, receipts_push_max: 20 }
+    }
+}
+
+/// Who may add, remove, rename and appoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Managers {
+    /// Admins: the creator, and whom they appoint.
+    #[default]
+    Admins,
+    /// Every member.
+    Everyone,
 }
 
 /// Names one command that somebody waits for; random, made by the entry.
@@ -150,6 +275,19 @@ pub enum Event {
     Rejected(Rejection),
     /// The chat's answer to a command somebody waits for. No device is shown it.
     Verdict(ChatVerdict),
+    /// Receipts. They have no place in anybody's order.
+    Marks(Arc<MarksChange>),
+    /// A contact or block has changed.
+    Connection(crate::connection::ConnectionChange),
+    /// The user's settings have changed.
+    Settings {
+        /// Others are not told what the user has read.
+        hide_read_marks: bool,
+        /// Who changed them.
+        device: DeviceId,
+        /// When it was asked.
+        at: UnixMs,
+    },
     /// A retry that had taken effect before: nothing to show, but it moves the watermark, so
     /// that whoever waits for the retry to be visible is served.
     Duplicate {
@@ -198,6 +336,8 @@ pub struct ChatUpdate {
     pub name: Arc<str>,
     /// Counts the changes: 1 is the creation.
     pub version: u64,
+    /// Who left with this change.
+    pub left: Arc<[Member]>,
     /// When the change was accepted.
     pub accepted_at: UnixMs,
 }
@@ -209,8 +349,56 @@ pub struct Member {
     pub user: UserId,
     /// What they may do.
     pub role: Role,
-    /// The first seq they may see.
+    /// The seq of the change that began the present membership.
+    pub joined: u64,
+    /// The first seq of the present membership that they may see: `joined`, or 1 where later
+    /// members see the whole history.
     pub visible_from: u64,
+    /// What they may see of earlier memberships: disjoint, ascending.
+    pub earlier: Arc<[Span]>,
+}
+
+impl Member {
+    /// A member from the chat's beginning on.
+    #[must_use]
+    pub fn founding(user: UserId, role: Role) -> Self {
+        Self { user, role, joined: 1, visible_from: 1, earlier: Arc::new([]) }
+    }
+}
+
+/// The seqs from `first` to `last`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first one.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
+}
+
+/// Marks after a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarksChange {
+    /// The chat.
+    pub chat: ChatId,
+    /// The present marks of those whose marks moved.
+    pub marks: Vec<MemberMark>,
+    /// The marking users' own copy.
+    pub own: bool,
+    /// When the host told.
+    pub at: UnixMs,
+}
+
+/// A member's marks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberMark {
+    /// Whose.
+    pub user: UserId,
+    /// Everything up to here is taken.
+    pub delivered: u64,
+    /// Everything up to here is read; in a copy for others what they may know of it.
+    pub read: u64,
+    /// What others may know of `read`.
+    pub public_read: u64,
 }
 
 /// What a member may do.
@@ -232,42 +420,14 @@ pub struct Rejection {
     pub message: MessageId,
     /// The sender's idempotency key.
     pub key: ClientId,
+    /// The recipient who refused it; `None`: the chat itself.
+    pub by: Option<UserId>,
     /// Why.
     pub cause: Cause,
-    /// When the message was accepted.
+    /// The recipient's words.
+    pub reason: String,
+    /// When the message, or the refusal of it, was accepted.
     pub accepted_at: UnixMs,
-}
-
-/// Why a chat refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// 403: the sender is not a member at the message's place in the order.
-    NotAMember,
-    /// 404: there is no such chat.
-    NoSuchChat,
-    /// 409: the same id was used before for other content.
-    OtherContent,
-    /// 409: the chat exists with other participants or another name.
-    OtherChat,
-}
-
-impl Cause {
-    /// (HTTP status, code, words for a person).
-    #[must_use]
-    pub fn describe(self) -> (u32, &'static str, &'static str) {
-        match self {
-            Cause::NotAMember => (403, "not_a_member", "the sender is not a member of this chat"),
-            Cause::NoSuchChat => (404, "no_such_chat", "there is no such chat"),
-            Cause::OtherContent => {
-                (409, "id_reused", "this clientMessageId was used before for other content")
-            }
-            Cause::OtherChat => (
-                409,
-                "id_reused",
-                "this clientChatId was used before for other participants or another name",
-            ),
-        }
-    }
 }
 
 /// The chat's answer to a command.

@@ -12,7 +12,13 @@
 //! | `rows` | `T` topic u8 | partition count |
 //! | `rows` | `C` chat | version, state |
 //! | `rows` | `U` user 0 chat | version, state |
-//! | `rows` | `D` user 0 device | cursor, last active |
+//! | `rows` | `D` user 0 device | cursor, last active, notes |
+//! | `rows` | `H` user 0 chat 0, seq u64 | nothing: a block withholds this place |
+//! | `rows` | `R` chat 0 user | version, state: marks |
+//! | `rows` | `N` user 0 peer | version, state: a connection |
+//! | `rows` | `G` user | version, state: settings |
+//! | `rows` | `B` partition u32, user 0 peer 0, offset u64 | blocked, time |
+//! | `rows` | `Y` partition u32, day u32 | first position |
 //! | `rows` | `V` request | stamped bytes |
 //! | `rows` | `A` record time u64, request | nothing: which verdicts are old |
 //! | `rows` | `W` role 0, partition u32, epoch u64, offset u64 | origins |
@@ -21,6 +27,7 @@
 
 use chaski_core::{
     ChatId, DeviceId, Offset, Partition, Position, UserId,
+    connection::BlockEdge,
     record::{RequestId, UnixMs},
 };
 use chaski_ports::Topic;
@@ -48,6 +55,7 @@ pub(crate) const fn topic_code(topic: Topic) -> u8 {
         Topic::Revocations => 4,
         Topic::Alerts => 5,
         Topic::DeadLetters => 6,
+        Topic::ConnectionRequests => 7,
     }
 }
 
@@ -80,6 +88,12 @@ pub(crate) fn inbox(partition: Partition, user: &UserId, position: Position) -> 
     key(&[&partition.0.to_be_bytes(), user.as_str().as_bytes(), &[0], &position.0.to_be_bytes()])
 }
 
+/// Behind all places of the inbox that this place is in.
+pub(crate) fn inbox_end(place: &[u8]) -> Option<Key> {
+    let (inbox, _) = place.split_last_chunk::<8>()?;
+    Some(key(&[inbox, &[0xff; 8]]))
+}
+
 /// A chat.
 pub(crate) fn chat(chat: &ChatId) -> Key {
     key(&[b"C", chat.as_str().as_bytes()])
@@ -103,6 +117,66 @@ pub(crate) fn devices(user: &UserId) -> Key {
 /// A device.
 pub(crate) fn device(user: &UserId, device: &DeviceId) -> Key {
     key(&[b"D", user.as_str().as_bytes(), &[0], device.as_str().as_bytes()])
+}
+
+/// A place that blocks withhold from a user.
+pub(crate) fn hidden(user: &UserId, chat: &ChatId, seq: u64) -> Key {
+    let (user, chat) = (user.as_str().as_bytes(), chat.as_str().as_bytes());
+    key(&[b"H", user, &[0], chat, &[0], &seq.to_be_bytes()])
+}
+
+/// The beginning of a chat's marks.
+pub(crate) fn marks(chat: &ChatId) -> Key {
+    key(&[b"R", chat.as_str().as_bytes(), &[0]])
+}
+
+/// A member's marks.
+pub(crate) fn mark(chat: &ChatId, user: &UserId) -> Key {
+    key(&[&marks(chat), user.as_str().as_bytes()])
+}
+
+/// The beginning of a user's connections.
+pub(crate) fn connections(user: &UserId) -> Key {
+    key(&[b"N", user.as_str().as_bytes(), &[0]])
+}
+
+/// A connection.
+pub(crate) fn connection(user: &UserId, peer: &UserId) -> Key {
+    key(&[&connections(user), peer.as_str().as_bytes()])
+}
+
+/// A user's settings.
+pub(crate) fn settings(user: &UserId) -> Key {
+    key(&[b"G", user.as_str().as_bytes()])
+}
+
+/// The beginning of a partition's edges of blocks.
+pub(crate) fn blocks(partition: Partition) -> Key {
+    key(&[b"B", &partition.0.to_be_bytes()])
+}
+
+/// Where a block begins or ends.
+pub(crate) fn block(partition: Partition, edge: &BlockEdge) -> Key {
+    let (user, peer) = (edge.user.as_str().as_bytes(), edge.peer.as_str().as_bytes());
+    key(&[&blocks(partition), user, &[0], peer, &[0], &edge.offset.0.to_be_bytes()])
+}
+
+/// User, peer and offset of a [`block`] behind its partition's `prefix`.
+pub(crate) fn split_block(key: &[u8], prefix: &[u8]) -> Option<(UserId, UserId, Offset)> {
+    let (ids, offset) = key.strip_prefix(prefix)?.split_last_chunk()?;
+    let ids = std::str::from_utf8(ids.strip_suffix(&[0])?).ok()?;
+    let (user, peer) = ids.split_once('\0')?;
+    Some((user.parse().ok()?, peer.parse().ok()?, Offset(u64::from_be_bytes(*offset))))
+}
+
+/// The beginning of the days of a partition's inboxes.
+pub(crate) fn inbox_days(partition: Partition) -> Key {
+    key(&[b"Y", &partition.0.to_be_bytes()])
+}
+
+/// A day of a partition's inboxes.
+pub(crate) fn inbox_day(partition: Partition, day: u32) -> Key {
+    key(&[&inbox_days(partition), &day.to_be_bytes()])
 }
 
 /// A verdict.
@@ -178,6 +252,23 @@ mod tests {
         check(super::chat(&chat), b"Cg.1");
         check(membership(&user, &chat), b"Uana\0g.1");
         check(device(&user, &"d1".parse().unwrap()), b"Dana\0d1");
+        check(hidden(&user, &chat, 258), b"Hana\0g.1\0\0\0\0\0\0\0\x01\x02");
+        check(mark(&chat, &user), b"Rg.1\0ana");
+        check(connection(&user, &"eve".parse().unwrap()), b"Nana\0eve");
+        check(settings(&user), b"Gana");
+        let edge = BlockEdge {
+            user,
+            peer: "eve".parse().unwrap(),
+            offset: Offset(258),
+            blocked: true,
+            at: 7,
+        };
+        let stored = block(Partition(3), &edge);
+        let split = split_block(&stored, &blocks(Partition(3)));
+        assert_eq!(split, Some((edge.user, edge.peer, edge.offset)));
+        check(stored, b"B\0\0\0\x03ana\0eve\0\0\0\0\0\0\0\x01\x02");
+        check(inbox_day(Partition(3), 258), b"Y\0\0\0\x03\0\0\x01\x02");
+        check(topic(Topic::ConnectionRequests), b"T\x07");
         check(verdict(&request), &[b"V", &request[..]].concat());
         check(verdict_age(258, &request), &[b"A\0\0\0\0\0\0\x01\x02", &request[..]].concat());
         check(

@@ -6,10 +6,13 @@
 //!
 //! Must not know: what a message is, or that there are other backends.
 
+mod chats;
 mod checkpoints;
+mod connections;
 mod coordinator;
 mod devices;
 mod engine;
+mod expiry;
 mod keys;
 mod log;
 mod messages;
@@ -17,15 +20,18 @@ mod reader;
 mod tables;
 mod tail;
 mod values;
+mod versioned;
 mod writer;
 
 use chaski_ports::{
-    CheckpointStore, Clock, Coordinator, DeviceStore, Log, MessageStore, PortError, SystemClock,
+    ChatStore, CheckpointStore, Clock, ConnectionStore, Coordinator, DeviceStore, ErrorKind, Log,
+    MessageStore, PortError, SystemClock,
 };
 use engine::Engine;
 use std::{
     path::Path,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 /// An open directory with all its ports: one value, so that whoever holds one port keeps all.
@@ -33,7 +39,8 @@ pub(crate) struct Directory {
     engine: Arc<Engine>,
     log: log::Topics,
     tree: coordinator::Coordination,
-    verdicts: messages::VerdictExpiry,
+    verdicts: expiry::VerdictExpiry,
+    inboxes: expiry::InboxExpiry,
     watermarks: Arc<checkpoints::KeptWatermarks>,
 }
 
@@ -47,7 +54,9 @@ pub struct EmbeddedOptions {
     pub tail_bytes_max: usize,
     /// Seed of the gaps between offsets.
     pub gap_seed: u64,
-    /// Tells which verdicts are old.
+    /// How long inboxes keep a row, from its record's time on. 30 days.
+    pub inbox_ttl: Duration,
+    /// Tells which verdicts and inbox rows are old.
     pub clock: Arc<dyn Clock>,
 }
 
@@ -57,6 +66,7 @@ impl Default for EmbeddedOptions {
             queue_bytes_max: 64 << 20,
             tail_bytes_max: 4 << 20,
             gap_seed: 0x63_6861_736b_6921,
+            inbox_ttl: Duration::from_secs(30 * 24 * 3_600),
             clock: Arc::new(SystemClock),
         }
     }
@@ -75,13 +85,17 @@ impl Embedded {
     ///
     /// # Errors
     /// `Conflict` where another process has it open, `Corrupt` where it cannot be read,
-    /// `Unavailable` where the disk refuses.
+    /// `Unavailable` where the disk refuses, `Invalid` where inboxes would keep nothing.
     pub fn open(path: &Path, options: EmbeddedOptions) -> Result<Self, PortError> {
+        if options.inbox_ttl < Duration::from_secs(1) {
+            return Err(PortError::new(ErrorKind::Invalid, "inbox_ttl: must be at least 1 s"));
+        }
         let engine = Arc::new(Engine::open(path, &options)?);
         Ok(Self(Arc::new(Directory {
             log: log::Topics::open(engine.tables(), options.tail_bytes_max)?,
             tree: coordinator::Coordination::open(engine.tables())?,
-            verdicts: messages::VerdictExpiry::new(options.clock),
+            inboxes: expiry::InboxExpiry::new(Arc::clone(&options.clock), options.inbox_ttl),
+            verdicts: expiry::VerdictExpiry::new(options.clock),
             watermarks: Arc::default(),
             engine,
         })))
@@ -93,9 +107,21 @@ impl Embedded {
         Arc::clone(&self.0) as _
     }
 
-    /// Messages, inboxes, chats, verdicts.
+    /// Messages, inboxes, verdicts.
     #[must_use]
     pub fn messages(&self) -> Arc<dyn MessageStore> {
+        Arc::clone(&self.0) as _
+    }
+
+    /// Chats, memberships, marks.
+    #[must_use]
+    pub fn chats(&self) -> Arc<dyn ChatStore> {
+        Arc::clone(&self.0) as _
+    }
+
+    /// Contacts, blocks, settings.
+    #[must_use]
+    pub fn connections(&self) -> Arc<dyn ConnectionStore> {
         Arc::clone(&self.0) as _
     }
 

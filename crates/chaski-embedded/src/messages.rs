@@ -1,4 +1,4 @@
-//! Messages, inboxes, chats, memberships and verdicts.
+//! Messages, inboxes, verdicts, and writing rows of all kinds.
 //!
 //! Point reads run where they are called, slices (which may read many blocks) on a blocking
 //! thread. Measured, optimised: a key that is not there 0.3-0.4 µs, a hop to a blocking thread
@@ -7,6 +7,7 @@
 
 use crate::{
     Directory,
+    expiry::{InboxExpiry, VerdictExpiry},
     keys::{self, Key},
     tables::{self, Pair},
     values,
@@ -14,27 +15,21 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use chaski_core::{
-    ChatId, Partition, Position, UserId,
-    record::{RequestId, UnixMs},
-};
+use chaski_core::{ChatId, Partition, Position, UserId, record::RequestId};
 use chaski_ports::{
-    ChatRow, Clock, HistoryRange, MembershipRow, MessageStore, PortError, StoreBatch, Stored,
+    HistoryRange, InboxDay, InboxRow, MessageRow, MessageStore, PortError, StoreBatch, Stored,
+    VerdictRow,
 };
-use parking_lot::Mutex;
-use std::{ops::Bound, sync::Arc};
-
-/// How long a verdict is kept at least, by the clock and the record's time.
-const VERDICT_KEPT_MS: UnixMs = 15 * 60 * 1_000;
 /// How many places `items` reads without leaving the caller's thread.
 const ITEMS_INLINE: usize = 8;
 
 #[async_trait]
 impl MessageStore for Directory {
     async fn write(&self, batch: StoreBatch) -> Result<(), PortError> {
-        let (encoded, expiry) = (Encoded::from(&batch), self.verdicts.clone());
+        let encoded = Encoded::from(&batch);
         drop(batch);
-        self.engine.write(encoded.bytes, move |tx| encoded.write(tx, &expiry)).await
+        let (verdicts, inboxes) = (self.verdicts.clone(), self.inboxes.clone());
+        self.engine.write(encoded.bytes, move |tx| encoded.write(tx, &verdicts, &inboxes)).await
     }
 
     async fn history(
@@ -80,6 +75,26 @@ impl MessageStore for Directory {
         }
     }
 
+    async fn hidden(
+        &self,
+        user: &UserId,
+        chat: &ChatId,
+        (first, last): (u64, u64),
+    ) -> Result<Vec<u64>, PortError> {
+        if first > last {
+            return Ok(Vec::new());
+        }
+        let (from, upto) = (keys::hidden(user, chat, first), keys::hidden(user, chat, last));
+        self.engine
+            .read(move |tables| {
+                let pairs = tables::range(&tables.rows, &from[..]..=&upto[..]);
+                let place =
+                    |key: Bytes| keys::last_u64(&key).ok_or_else(|| tables::corrupt("place"));
+                pairs.map(|pair| place(pair?.0)).collect()
+            })
+            .await
+    }
+
     async fn inbox(
         &self,
         partition: Partition,
@@ -92,53 +107,35 @@ impl MessageStore for Directory {
         }
         let from = keys::inbox(partition, user, Position(after.0 + 1));
         let upto = keys::inbox(partition, user, upto);
+        let since = self.inboxes.kept_since();
         self.engine
             .read(move |tables| {
                 let pairs = tables::range(&tables.inbox, &from[..]..=&upto[..]);
-                pairs.take(limit).map(stored).collect()
+                let kept = pairs.filter(|pair| {
+                    let stamp = pair.as_ref().ok().and_then(|(_, value)| values::stamp(value));
+                    stamp.is_none_or(|at| at >= since)
+                });
+                kept.take(limit).map(stored).collect()
             })
             .await
     }
 
-    async fn chat(&self, chat: &ChatId) -> Result<Option<ChatRow>, PortError> {
-        let stored = tables::get(&self.engine.tables().rows, &keys::chat(chat))?;
-        let row = |stored: Bytes| {
-            let (version, state) =
-                values::split_numbered(&stored).ok_or_else(|| tables::corrupt("chat"))?;
-            Ok(ChatRow { chat: *chat, version, state })
-        };
-        stored.map(row).transpose()
-    }
-
-    async fn membership(
-        &self,
-        user: &UserId,
-        chat: &ChatId,
-    ) -> Result<Option<MembershipRow>, PortError> {
-        let stored = tables::get(&self.engine.tables().rows, &keys::membership(user, chat))?;
-        stored.map(|stored| membership(user, *chat, &stored)).transpose()
-    }
-
-    async fn memberships(
-        &self,
-        user: &UserId,
-        after: Option<&ChatId>,
-        limit: usize,
-    ) -> Result<Vec<MembershipRow>, PortError> {
-        let (user, prefix) = (user.clone(), keys::memberships(user));
-        let after = after.map(|chat| keys::membership(&user, chat));
+    async fn inbox_days(&self, partition: Partition) -> Result<Vec<InboxDay>, PortError> {
+        let prefix = keys::inbox_days(partition);
+        let first = keys::inbox_day(partition, self.inboxes.first_day());
+        let last = keys::inbox_day(partition, u32::MAX);
         self.engine
             .read(move |tables| {
-                let from = Bound::Excluded(after.as_deref().unwrap_or(&prefix));
-                // Above every byte of an id.
-                let end = [&prefix[..], &[0xff]].concat();
-                let pairs = tables::range(&tables.rows, (from, Bound::Excluded(&end[..])));
-                let rows = pairs.take(limit).map(|pair| {
+                let pairs = tables::range(&tables.rows, &first[..]..=&last[..]);
+                let days = pairs.map(|pair| {
                     let (key, stored) = pair?;
-                    let chat = id(&key, &prefix).ok_or_else(|| tables::corrupt("membership"))?;
-                    membership(&user, chat, &stored)
+                    let day = key.strip_prefix(&prefix[..]).and_then(|day| day.try_into().ok());
+                    let (day, first) =
+                        day.zip(values::number(&stored)).ok_or_else(|| tables::corrupt("day"))?;
+                    let (day, first) = (u32::from_be_bytes(day), Position(first));
+                    Ok(InboxDay { partition, day, first })
                 });
-                rows.collect()
+                days.collect()
             })
             .await
     }
@@ -147,17 +144,6 @@ impl MessageStore for Directory {
         let stored = tables::get(&self.engine.tables().rows, &keys::verdict(request))?;
         stored.map(|stored| content(&stored)).transpose()
     }
-}
-
-/// The id at the end of a key.
-pub(crate) fn id<T: std::str::FromStr>(key: &[u8], prefix: &[u8]) -> Option<T> {
-    std::str::from_utf8(key.strip_prefix(prefix)?).ok()?.parse().ok()
-}
-
-fn membership(user: &UserId, chat: ChatId, stored: &Bytes) -> Result<MembershipRow, PortError> {
-    let (version, state) =
-        values::split_numbered(stored).ok_or_else(|| tables::corrupt("membership"))?;
-    Ok(MembershipRow { user: user.clone(), chat, version, state })
 }
 
 fn content(stamped: &Bytes) -> Result<Bytes, PortError> {
@@ -172,11 +158,14 @@ fn stored(pair: Result<Pair, PortError>) -> Result<Stored, PortError> {
 }
 
 /// A batch as it will be stored: encoding is the callers' work, not the one writer's.
+#[derive(Default)]
 struct Encoded {
     messages: Vec<(Key, Bytes)>,
     inbox: Vec<(Key, Bytes)>,
     versioned: Vec<(Key, Bytes)>,
+    plain: Vec<(Key, Bytes)>,
     verdicts: Vec<(Key, Bytes, Key)>,
+    days: Vec<InboxDay>,
     bytes: usize,
 }
 
@@ -190,25 +179,38 @@ impl From<&StoreBatch> for Encoded {
             let key = keys::membership(&row.user, &row.chat);
             (key, values::numbered(row.version, &row.state))
         });
-        let message = |row: &chaski_ports::MessageRow| {
+        let marks = batch.marks.iter().map(|row| {
+            (keys::mark(&row.chat, &row.user), values::numbered(row.version, &row.state))
+        });
+        let hidden = batch
+            .hidden
+            .iter()
+            .map(|row| (keys::hidden(&row.user, &row.chat, row.seq), Bytes::new()));
+        let blocks = batch.blocks.iter().map(|row| {
+            let (key, edge) = (keys::block(row.partition, &row.edge), &row.edge);
+            (key, values::edge(edge.blocked, edge.at))
+        });
+        let message = |row: &MessageRow| {
             (keys::message(&row.chat, row.seq), values::stamped(row.at_ms, &row.item))
         };
-        let inbox = |row: &chaski_ports::InboxRow| {
+        let inbox = |row: &InboxRow| {
             let key = keys::inbox(row.partition, &row.user, row.position);
             (key, values::stamped(row.at_ms, &row.event))
         };
-        let verdict = |row: &chaski_ports::VerdictRow| {
+        let verdict = |row: &VerdictRow| {
             let age = keys::verdict_age(row.at_ms, &row.request);
             (keys::verdict(&row.request), values::stamped(row.at_ms, &row.verdict), age)
         };
         let mut encoded = Self {
             messages: batch.messages.iter().map(message).collect(),
             inbox: batch.inbox.iter().map(inbox).collect(),
-            versioned: chats.chain(memberships).collect(),
+            versioned: chats.chain(memberships).chain(marks).collect(),
+            plain: hidden.chain(blocks).collect(),
             verdicts: batch.verdicts.iter().map(verdict).collect(),
+            days: batch.days.clone(),
             bytes: 0,
         };
-        let pairs = [&encoded.messages, &encoded.inbox, &encoded.versioned];
+        let pairs = [&encoded.messages, &encoded.inbox, &encoded.versioned, &encoded.plain];
         let pairs = pairs.into_iter().flatten().map(|(key, value)| key.len() + value.len());
         let verdicts =
             encoded.verdicts.iter().map(|(key, value, age)| key.len() + value.len() + age.len());
@@ -218,8 +220,16 @@ impl From<&StoreBatch> for Encoded {
 }
 
 impl Encoded {
-    fn write(self, tx: &mut Transaction<'_>, expiry: &VerdictExpiry) -> Result<(), PortError> {
-        let tables = tx.tables;
+    fn write(
+        self,
+        tx: &mut Transaction<'_>,
+        verdicts: &VerdictExpiry,
+        inboxes: &InboxExpiry,
+    ) -> Result<(), PortError> {
+        let (tables, arrived, decided) = (tx.tables, self.inbox.len(), self.verdicts.len());
+        if arrived > 0 {
+            inboxes.forget_some(tx, 2 * arrived)?;
+        }
         for (key, value) in self.messages {
             tx.put(&tables.messages, key, value);
         }
@@ -229,50 +239,16 @@ impl Encoded {
         for (key, value) in self.versioned {
             tx.put_greater(key, value, 8)?;
         }
-        let written = self.verdicts.len();
+        for (key, value) in self.plain {
+            tx.put_row(key, value);
+        }
+        for day in &self.days {
+            inboxes.put_day(tx, day)?;
+        }
         for (key, value, age) in self.verdicts {
             tx.put_row(key, value);
             tx.put_row(age, Bytes::new());
         }
-        if written > 0 { expiry.forget_some(tx, 2 * written) } else { Ok(()) }
-    }
-}
-
-/// Forgets old verdicts, a few whenever new ones are written: so there are never many more than
-/// were made in the time they are kept.
-#[derive(Clone)]
-pub(crate) struct VerdictExpiry {
-    clock: Arc<dyn Clock>,
-    /// All ages up to this key are forgotten: a scan must not meet them again as tombstones.
-    upto: Arc<Mutex<Key>>,
-}
-
-impl VerdictExpiry {
-    /// Forgets what is old by this clock.
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        let upto = Arc::new(Mutex::new(keys::verdict_ages(0)));
-        Self { clock, upto }
-    }
-
-    fn forget_some(&self, tx: &mut Transaction<'_>, most: usize) -> Result<(), PortError> {
-        let mut forgotten = self.upto.lock();
-        let old = keys::verdict_ages(self.clock.now_ms() - VERDICT_KEPT_MS);
-        if *forgotten >= old {
-            return Ok(());
-        }
-        let tables = tx.tables;
-        let mut last = None;
-        for pair in tables::range(&tables.rows, &forgotten[..]..&old[..]).take(most) {
-            let (age, _) = pair?;
-            if let Some(request) = age.last_chunk() {
-                tx.remove_row(keys::verdict(request));
-            }
-            tx.remove_row(age.to_vec());
-            last = Some(age.to_vec());
-        }
-        if let Some(last) = last {
-            *forgotten = last;
-        }
-        Ok(())
+        if decided > 0 { verdicts.forget_some(tx, 2 * decided) } else { Ok(()) }
     }
 }

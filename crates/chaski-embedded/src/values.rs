@@ -39,6 +39,10 @@ impl Cut<'_> {
         self.array().map(u64::from_be_bytes)
     }
 
+    fn i64(&mut self) -> Option<i64> {
+        self.array().map(i64::from_be_bytes)
+    }
+
     fn rest(self) -> Bytes {
         self.0.slice(self.1..)
     }
@@ -71,7 +75,7 @@ pub(crate) fn record(record: &Record) -> Option<Bytes> {
 /// A record as a reader gets it: key and value are slices of what is stored.
 pub(crate) fn log_record(offset: Offset, stored: &Bytes) -> Option<LogRecord> {
     let mut cut = Cut(stored, 0);
-    let timestamp_ms = cut.array().map(UnixMs::from_be_bytes)?;
+    let timestamp_ms = cut.i64()?;
     let _schema: [u8; 2] = cut.array()?;
     let type_len = cut.u8()?;
     cut.bytes(type_len.into())?;
@@ -102,6 +106,11 @@ pub(crate) fn stamped(at_ms: UnixMs, bytes: &[u8]) -> Bytes {
     numbered(at_ms.cast_unsigned(), bytes)
 }
 
+/// The record's time of a [`stamped`] value.
+pub(crate) fn stamp(stored: &Bytes) -> Option<UnixMs> {
+    Cut(stored, 0).i64()
+}
+
 /// The number and the bytes of a [`numbered`] value.
 pub(crate) fn split_numbered(stored: &Bytes) -> Option<(u64, Bytes)> {
     let mut cut = Cut(stored, 0);
@@ -113,15 +122,60 @@ pub(crate) fn number(stored: &[u8]) -> Option<u64> {
     stored.try_into().ok().map(u64::from_be_bytes)
 }
 
-/// A device: cursor u64, last active u64. The greater cursor stays, then the later time.
-pub(crate) fn device(cursor: u64, last_active_ms: UnixMs) -> Bytes {
-    numbered(cursor, &last_active_ms.max(0).to_be_bytes())
+/// A device with what is noted of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Device {
+    /// What it has acknowledged.
+    pub(crate) cursor: u64,
+    /// When it was last there.
+    pub(crate) last_active_ms: UnixMs,
+    /// When it was named last.
+    pub(crate) named_ms: UnixMs,
+    /// When it was revoked last.
+    pub(crate) revoked_ms: UnixMs,
+    /// Its name.
+    pub(crate) name: Bytes,
 }
 
-/// Cursor and time of a [`device`].
-pub(crate) fn split_device(stored: &Bytes) -> Option<(u64, UnixMs)> {
+impl Device {
+    /// Cursor u64, last active i64; behind them, where something is noted, named i64, revoked i64
+    /// and the name.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(32 + self.name.len());
+        out.put_u64(self.cursor);
+        out.put_i64(self.last_active_ms);
+        if self.named_ms != 0 || self.revoked_ms != 0 {
+            out.put_i64(self.named_ms);
+            out.put_i64(self.revoked_ms);
+            out.put_slice(&self.name);
+        }
+        out.freeze()
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote.
+    pub(crate) fn from_bytes(stored: &Bytes) -> Option<Self> {
+        let mut cut = Cut(stored, 0);
+        let mut device = Self { cursor: cut.u64()?, last_active_ms: cut.i64()?, ..Self::default() };
+        if cut.1 < stored.len() {
+            (device.named_ms, device.revoked_ms) = (cut.i64()?, cut.i64()?);
+            device.name = cut.rest();
+        }
+        Some(device)
+    }
+}
+
+/// An edge of a block behind its key: whether it begins u8, when it was asked i64.
+pub(crate) fn edge(blocked: bool, at: UnixMs) -> Bytes {
+    let mut out = BytesMut::with_capacity(9);
+    out.put_u8(blocked.into());
+    out.put_i64(at);
+    out.freeze()
+}
+
+/// Reads what [`edge`] wrote.
+pub(crate) fn split_edge(stored: &Bytes) -> Option<(bool, UnixMs)> {
     let mut cut = Cut(stored, 0);
-    Some((cut.u64()?, cut.array().map(UnixMs::from_be_bytes)?))
+    Some((cut.u8()? != 0, cut.i64()?))
 }
 
 /// The origins of a watermark: for each, source u64, partition u32, offset u64, index u32.
@@ -223,8 +277,15 @@ mod tests {
     #[test]
     fn stored_rows_never_change() {
         check(&stamped(258, b"item"), b"\0\0\0\0\0\0\x01\x02item");
-        check(&device(3, 258), b"\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\x01\x02");
-        assert_eq!(split_device(&device(3, 258)), Some((3, 258)));
+        assert_eq!(stamp(&stamped(-2, b"item")), Some(-2));
+        let mut device = Device { cursor: 3, last_active_ms: 258, ..Device::default() };
+        check(&device.to_bytes(), b"\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\x01\x02");
+        assert_eq!(Device::from_bytes(&device.to_bytes()), Some(device.clone()));
+        (device.named_ms, device.revoked_ms, device.name) = (4, 5, "phone".into());
+        check(&device.to_bytes().slice(16..), b"\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x05phone");
+        assert_eq!(Device::from_bytes(&device.to_bytes()), Some(device));
+        check(&edge(true, 258), b"\x01\0\0\0\0\0\0\x01\x02");
+        assert_eq!(split_edge(&edge(true, 258)), Some((true, 258)));
         let head = SnapshotHead { epoch: 1, as_of: Offset(2), id: 3, chunks: 4 };
         check(
             &head.to_bytes(),

@@ -110,7 +110,7 @@ async fn write_until_killed(dir: &Path) {
             }
             let device = "d1".parse().unwrap();
             let old = devices.device(&"ana".parse().unwrap(), &device).await.unwrap();
-            let cursor = Position(old.map_or(0, |row| row.cursor.0) + 1);
+            let cursor = Position(old.map_or(0, |known| known.row.cursor.0) + 1);
             let row = DeviceRow { user: "ana".parse().unwrap(), device, cursor, last_active_ms: 1 };
             devices.save_cursors(&[row]).await.unwrap();
             let claimed = checkpoints.claim("generator", Partition(0), 0).await.unwrap();
@@ -144,7 +144,7 @@ async fn check(dir: &Path, acknowledged: &BTreeMap<(u32, Offset), u64>, cursor: 
     }
     let device = embedded.devices();
     let row = device.device(&"ana".parse().unwrap(), &"d1".parse().unwrap()).await.unwrap();
-    assert!(row.map_or(0, |row| row.cursor.0) >= cursor, "the cursor went back");
+    assert!(row.map_or(0, |known| known.row.cursor.0) >= cursor, "the cursor went back");
     let claimed = embedded.checkpoints().claim("generator", Partition(0), 0).await.unwrap();
     assert!(claimed.epoch > epoch, "the epoch went back");
 }

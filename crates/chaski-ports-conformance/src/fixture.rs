@@ -1,7 +1,7 @@
 //! How a backend lends itself to the suite, and how a case is run: with a fresh fixture, a time
 //! limit, a clean-up whatever happens, and a marker file once it has succeeded.
 
-use chaski_ports::Log;
+use chaski_ports::{Log, MessageStore};
 use futures::FutureExt;
 use std::{
     fs,
@@ -14,6 +14,17 @@ use std::{
 
 /// No case takes longer; a backend that hangs is a failure, not a pause.
 const CASE_MAX: Duration = Duration::from_secs(90);
+
+/// How many days the fixtures' inboxes keep: not what a backend does unless it is told.
+pub const INBOX_DAYS: u32 = 7;
+
+/// A port with the message store beside it, which writes its rows.
+pub struct Beside<P: ?Sized> {
+    /// The port.
+    pub port: Arc<P>,
+    /// The message store of the same place.
+    pub messages: Arc<dyn MessageStore>,
+}
 
 /// A fresh, isolated place in a backend: a directory, a topic prefix, a chroot of its own, or
 /// random ids.

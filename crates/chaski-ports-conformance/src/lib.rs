@@ -10,14 +10,16 @@
 //!
 //! Must not know: any backend.
 
+pub mod chats;
 pub mod checkpoints;
+pub mod connections;
 pub mod coordinator;
 pub mod devices;
 pub mod fixture;
 pub mod log;
 pub mod messages;
 
-pub use fixture::{Fixture, LogFixture, run};
+pub use fixture::{Beside, Fixture, INBOX_DAYS, LogFixture, run};
 
 /// Hands the names of the log's cases to a macro.
 #[macro_export]
@@ -35,8 +37,26 @@ macro_rules! log_cases {
 macro_rules! messages_cases {
     ($($then:ident)::+ $(, $arg:tt)*) => {
         $($then)::+! { messages $(, $arg)* : durable_on_return rewrite_is_a_no_op
-            newer_version_wins slices_are_ordered a_batch_is_not_atomic
+            the_first_of_a_day_stays slices_are_ordered inboxes_forget a_batch_is_not_atomic
             neighbours_stay_apart items_keep_the_order_asked }
+    };
+}
+
+/// Hands the names of the chat store's cases to a macro.
+#[macro_export]
+macro_rules! chats_cases {
+    ($($then:ident)::+ $(, $arg:tt)*) => {
+        $($then)::+! { chats $(, $arg)* : durable_on_return newer_version_wins
+            slices_are_ordered neighbours_stay_apart }
+    };
+}
+
+/// Hands the names of the connection store's cases to a macro.
+#[macro_export]
+macro_rules! connections_cases {
+    ($($then:ident)::+ $(, $arg:tt)*) => {
+        $($then)::+! { connections $(, $arg)* : durable_on_return rewrite_is_a_no_op
+            newer_version_wins slices_are_ordered neighbours_stay_apart }
     };
 }
 
@@ -45,7 +65,7 @@ macro_rules! messages_cases {
 macro_rules! devices_cases {
     ($($then:ident)::+ $(, $arg:tt)*) => {
         $($then)::+! { devices $(, $arg)* : durable_on_return newer_version_wins
-            devices_are_ordered }
+            notes_stand_beside_cursors devices_are_ordered }
     };
 }
 
@@ -82,6 +102,22 @@ macro_rules! log_suite {
 macro_rules! messages_suite {
     ($backend:ident, $factory:path) => {
         $crate::messages_cases!($crate::__tests, $backend, ($factory));
+    };
+}
+
+/// The chat store's suite: `chats_suite!(backend, path::to::factory)`.
+#[macro_export]
+macro_rules! chats_suite {
+    ($backend:ident, $factory:path) => {
+        $crate::chats_cases!($crate::__tests, $backend, ($factory));
+    };
+}
+
+/// The connection store's suite: `connections_suite!(backend, path::to::factory)`.
+#[macro_export]
+macro_rules! connections_suite {
+    ($backend:ident, $factory:path) => {
+        $crate::connections_cases!($crate::__tests, $backend, ($factory));
     };
 }
 
@@ -169,6 +205,8 @@ mod tests {
             include_str!("../../chaski-ports/src/store.rs"),
             &[
                 (include_str!("messages.rs"), &messages_cases!(names)),
+                (include_str!("chats.rs"), &chats_cases!(names)),
+                (include_str!("connections.rs"), &connections_cases!(names)),
                 (include_str!("devices.rs"), &devices_cases!(names)),
                 (include_str!("checkpoints.rs"), &checkpoints_cases!(names)),
             ],

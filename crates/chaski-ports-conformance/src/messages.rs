@@ -1,16 +1,17 @@
 //! The cases of the message store.
 
-use crate::Fixture;
+use crate::{Fixture, INBOX_DAYS};
 use bytes::Bytes;
 use chaski_core::{ChatId, Offset, Partition, Position, UserId};
 use chaski_ports::{
-    ChatRow, Clock, HistoryRange, InboxRow, MembershipRow, MessageRow, MessageStore, StoreBatch,
+    Clock, HiddenRow, HistoryRange, InboxDay, InboxRow, MessageRow, MessageStore, StoreBatch,
     Stored, SystemClock, VerdictRow,
 };
 use futures::FutureExt;
 use std::sync::Arc;
 
 const HERE: Partition = Partition(3);
+const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
 /// A chat of this case alone: backends that cannot be emptied are isolated by random ids.
 fn some_chat() -> ChatId {
@@ -44,17 +45,21 @@ fn pointer(user: &UserId, n: u64) -> InboxRow {
     }
 }
 
-fn chat_row(chat: &ChatId, version: u64) -> ChatRow {
-    ChatRow { chat: *chat, version, state: format!("state {version}").into() }
+fn hidden(user: &UserId, chat: &ChatId, seq: u64) -> HiddenRow {
+    HiddenRow { user: user.clone(), chat: *chat, seq }
 }
 
-fn membership(user: &UserId, chat: &ChatId, version: u64) -> MembershipRow {
-    MembershipRow {
-        user: user.clone(),
-        chat: *chat,
-        version,
-        state: format!("spans {version}").into(),
-    }
+/// A partition of this case alone.
+fn some_partition() -> Partition {
+    Partition(uuid::Uuid::new_v4().as_u128() as u32 >> 1)
+}
+
+fn today() -> u32 {
+    u32::try_from(now() / DAY_MS).expect("before the year 11,000,000")
+}
+
+fn day(partition: Partition, day: u32, first: u64) -> InboxDay {
+    InboxDay { partition, day, first: at(first) }
 }
 
 fn items(chat: &ChatId, seqs: impl IntoIterator<Item = u64>) -> Vec<Stored> {
@@ -91,108 +96,165 @@ async fn inbox(
     store.inbox(HERE, user, (after, upto), limit).await.expect("inbox")
 }
 
-/// A batch with rows of every kind.
-fn batch_of_all(chat: &ChatId, user: &UserId, request: [u8; 16]) -> StoreBatch {
-    StoreBatch {
-        messages: (1..=60).map(|seq| message(chat, seq)).collect(),
-        inbox: (1..=60).map(|n| pointer(user, n)).collect(),
-        chats: vec![chat_row(chat, 60)],
-        memberships: vec![membership(user, chat, 1)],
-        verdicts: vec![VerdictRow {
-            request,
-            verdict: Bytes::from_static(b"changed"),
-            at_ms: now(),
-        }],
+/// Where one batch goes.
+struct Place {
+    chat: ChatId,
+    user: UserId,
+    partition: Partition,
+    request: [u8; 16],
+}
+
+impl Place {
+    fn new() -> Self {
+        let request = *uuid::Uuid::new_v4().as_bytes();
+        Self { chat: some_chat(), user: somebody(), partition: some_partition(), request }
+    }
+
+    /// Rows of every kind that this port reads.
+    fn batch(&self) -> StoreBatch {
+        let Self { chat, user, partition, request } = self;
+        let verdict = Bytes::from_static(b"changed");
+        StoreBatch {
+            messages: (1..=60).map(|seq| message(chat, seq)).collect(),
+            inbox: (1..=60).map(|n| pointer(user, n)).collect(),
+            verdicts: vec![VerdictRow { request: *request, verdict, at_ms: now() }],
+            hidden: (7..=9).map(|seq| hidden(user, chat, seq)).collect(),
+            days: vec![day(*partition, today(), 1)],
+            ..StoreBatch::default()
+        }
+    }
+
+    async fn check_is_empty(&self, store: &Arc<dyn MessageStore>) {
+        assert_eq!(history(store, &self.chat, HistoryRange::After(0), 10).await, []);
+        assert_eq!(inbox(store, &self.user, (Position::BEGINNING, at(100)), 10).await, []);
+        assert_eq!(hidden_places(store, &self.user, &self.chat, (0, 100)).await, []);
+        assert_eq!(store.inbox_days(self.partition).await.expect("days"), []);
+        assert_eq!(store.verdict(&self.request).await.expect("verdict"), None);
+    }
+
+    async fn check_all_is_there(&self, store: &Arc<dyn MessageStore>) {
+        let Self { chat, user, partition, request } = self;
+        let all = HistoryRange::After(0);
+        assert_eq!(history(store, chat, all, 100).await, items(chat, 1..=60));
+        // Far past the last one: what is not ours must not be there either.
+        let everything = (Position::BEGINNING, at(1 << 20));
+        assert_eq!(inbox(store, user, everything, 100).await, events(user, 1..=60));
+        assert_eq!(hidden_places(store, user, chat, (0, u64::MAX)).await, [7, 8, 9]);
+        let days = store.inbox_days(*partition).await.expect("days");
+        assert_eq!(days.len(), 1, "{days:?}");
+        assert_eq!(days[0].first, at(1));
+        let verdict = store.verdict(request).await.expect("verdict");
+        assert_eq!(verdict.as_deref(), Some(&b"changed"[..]));
     }
 }
 
-async fn check_all_is_there(
+async fn hidden_places(
     store: &Arc<dyn MessageStore>,
-    chat: &ChatId,
     user: &UserId,
-    request: [u8; 16],
-) {
-    let all = HistoryRange::After(0);
-    assert_eq!(history(store, chat, all, 100).await, items(chat, 1..=60));
-    // Far past the last one: what is not ours must not be there either.
-    let everything = (Position::BEGINNING, at(1 << 20));
-    assert_eq!(inbox(store, user, everything, 100).await, events(user, 1..=60));
-    assert_eq!(store.chat(chat).await.expect("chat"), Some(chat_row(chat, 60)));
-    let member = Some(membership(user, chat, 1));
-    assert_eq!(store.membership(user, chat).await.expect("membership"), member);
-    let listed = store.memberships(user, None, 10).await.expect("memberships");
-    assert_eq!(listed, member.into_iter().collect::<Vec<_>>());
-    let verdict = store.verdict(&request).await.expect("verdict");
-    assert_eq!(verdict.as_deref(), Some(&b"changed"[..]));
+    chat: &ChatId,
+    places: (u64, u64),
+) -> Vec<u64> {
+    store.hidden(user, chat, places).await.expect("hidden")
 }
 
 /// What was written is seen at once, and by whoever opens the store anew.
 pub async fn durable_on_return<F: Fixture<Port = dyn MessageStore>>(fixture: &F) {
-    let store = open(fixture).await;
-    let (chat, ana, request) = (some_chat(), somebody(), *uuid::Uuid::new_v4().as_bytes());
-    assert_eq!(history(&store, &chat, HistoryRange::After(0), 10).await, []);
-    assert_eq!(inbox(&store, &ana, (Position::BEGINNING, at(100)), 10).await, []);
-    assert_eq!(store.chat(&chat).await.expect("chat"), None);
-    assert_eq!(store.membership(&ana, &chat).await.expect("membership"), None);
-    assert_eq!(store.verdict(&request).await.expect("verdict"), None);
-
-    write(&store, batch_of_all(&chat, &ana, request)).await;
-    check_all_is_there(&store, &chat, &ana, request).await;
+    let (store, place) = (open(fixture).await, Place::new());
+    place.check_is_empty(&store).await;
+    write(&store, place.batch()).await;
+    place.check_all_is_there(&store).await;
     drop(store);
-    check_all_is_there(&open(fixture).await, &chat, &ana, request).await;
+    place.check_all_is_there(&open(fixture).await).await;
 }
 
 /// Writing the same rows again changes nothing and doubles nothing.
 pub async fn rewrite_is_a_no_op<F: Fixture<Port = dyn MessageStore>>(fixture: &F) {
-    let store = open(fixture).await;
-    let (chat, ana, request) = (some_chat(), somebody(), *uuid::Uuid::new_v4().as_bytes());
-    let batch = batch_of_all(&chat, &ana, request);
+    let (store, place) = (open(fixture).await, Place::new());
+    let batch = place.batch();
     write(&store, batch.clone()).await;
     write(&store, batch.clone()).await;
-    check_all_is_there(&store, &chat, &ana, request).await;
+    place.check_all_is_there(&store).await;
     let mut twice = batch.clone();
     twice.messages.extend(batch.messages.clone());
     twice.inbox.extend(batch.inbox.clone());
     twice.verdicts.extend(batch.verdicts.clone());
+    twice.hidden.extend(batch.hidden.clone());
     write(&store, twice).await;
-    check_all_is_there(&store, &chat, &ana, request).await;
+    place.check_all_is_there(&store).await;
     // A later part of the same log, then the beginning once more.
-    let later = StoreBatch { messages: vec![message(&chat, 61)], ..StoreBatch::default() };
+    let chat = &place.chat;
+    let later = StoreBatch { messages: vec![message(chat, 61)], ..StoreBatch::default() };
     write(&store, later).await;
     write(&store, batch).await;
-    assert_eq!(history(&store, &chat, HistoryRange::After(0), 100).await, items(&chat, 1..=61));
+    assert_eq!(history(&store, chat, HistoryRange::After(0), 100).await, items(chat, 1..=61));
 }
 
-/// Of a chat and of a membership the greatest version stays, in whatever order they come.
-pub async fn newer_version_wins<F: Fixture<Port = dyn MessageStore>>(fixture: &F) {
-    let (store, chat, ana) = (open(fixture).await, some_chat(), somebody());
-    let rows = |versions: &[u64]| StoreBatch {
-        chats: versions.iter().map(|v| chat_row(&chat, *v)).collect(),
-        memberships: versions.iter().map(|v| membership(&ana, &chat, *v)).collect(),
+/// Of the positions written for a day the lowest stays, in whatever order they come.
+pub async fn the_first_of_a_day_stays<F: Fixture<Port = dyn MessageStore>>(fixture: &F) {
+    let (store, here, last) = (open(fixture).await, some_partition(), today());
+    let rows = |firsts: &[u64]| StoreBatch {
+        days: firsts.iter().map(|first| day(here, last, *first)).collect(),
         ..StoreBatch::default()
     };
-    let check = async |version: u64| {
-        let (state, spans) = (chat_row(&chat, version), membership(&ana, &chat, version));
-        assert_eq!(store.chat(&chat).await.expect("chat"), Some(state));
-        let member = store.membership(&ana, &chat).await.expect("membership");
-        assert_eq!(member, Some(spans.clone()));
-        assert_eq!(store.memberships(&ana, None, 10).await.expect("memberships"), [spans]);
+    let check = async |first: u64| {
+        let days = store.inbox_days(here).await.expect("days");
+        assert_eq!(days, [day(here, last, first)]);
     };
-    write(&store, rows(&[5])).await;
-    write(&store, rows(&[4])).await;
-    check(5).await;
-    write(&store, rows(&[300])).await;
-    check(300).await;
-    write(&store, rows(&[301, 303, 302])).await;
-    check(303).await;
-    let race = (1..=40).map(|n| store.write(rows(&[1_000 + n * 7 % 41])));
+    write(&store, rows(&[5_000])).await;
+    write(&store, rows(&[6_000])).await;
+    check(5_000).await;
+    write(&store, rows(&[3_001, 3_000, 3_002])).await;
+    check(3_000).await;
+    let race = (1..=40).map(|n| store.write(rows(&[n * 7 % 41])));
     for written in futures::future::join_all(race).await {
         written.expect("write");
     }
-    check(1_040).await;
+    check(1).await;
+    let other = Partition(here.0 ^ 1);
+    let days = StoreBatch {
+        days: vec![day(here, last - 1, 0), day(other, last, 9), day(here, last - 3, 7)],
+        ..StoreBatch::default()
+    };
+    write(&store, days).await;
+    let sorted = [day(here, last - 3, 7), day(here, last - 1, 0), day(here, last, 1)];
+    assert_eq!(store.inbox_days(here).await.expect("days"), sorted);
+    assert_eq!(store.inbox_days(other).await.expect("days"), [day(other, last, 9)]);
 }
 
-/// History and inbox give exactly the asked range, ascending, at most the limit.
+/// An inbox row is not given any more when it is older than inboxes keep, also where it is written
+/// again; all else is as old as it likes. A day that is given is whole.
+pub async fn inboxes_forget<F: Fixture<Port = dyn MessageStore>>(fixture: &F) {
+    let (store, place) = (open(fixture).await, Place::new());
+    let kept_since = now() - i64::from(INBOX_DAYS) * DAY_MS;
+    let (old, young) = (kept_since - 1, kept_since + 60_000);
+    let (chat, user, partition) = (&place.chat, &place.user, place.partition);
+    let rows = |n, at_ms| StoreBatch {
+        messages: vec![MessageRow { at_ms, ..message(chat, n) }],
+        inbox: vec![InboxRow { at_ms, ..pointer(user, n) }],
+        hidden: vec![hidden(user, chat, n)],
+        days: vec![day(partition, u32::try_from(at_ms / DAY_MS).expect("small"), n)],
+        ..StoreBatch::default()
+    };
+    for (n, at_ms) in [(1, old - 300 * DAY_MS), (2, old), (3, young), (4, now()), (5, now())] {
+        write(&store, rows(n, at_ms)).await;
+    }
+    write(&store, rows(2, old)).await;
+    let check = async |store: &Arc<dyn MessageStore>| {
+        let all = (Position::BEGINNING, at(100));
+        assert_eq!(inbox(store, user, all, 10).await, events(user, 3..=5));
+        assert_eq!(inbox(store, user, all, 2).await, events(user, 3..=4));
+        assert_eq!(history(store, chat, HistoryRange::After(0), 10).await, items(chat, 1..=5));
+        assert_eq!(hidden_places(store, user, chat, (0, 9)).await, [1, 2, 3, 4, 5]);
+        let days = store.inbox_days(partition).await.expect("days");
+        assert_eq!(days.last(), Some(&day(partition, today(), 4)));
+        assert!(days.iter().all(|row| i64::from(row.day) * DAY_MS >= kept_since), "{days:?}");
+    };
+    check(&store).await;
+    drop(store);
+    check(&open(fixture).await).await;
+}
+
+/// History, inbox and hidden places: exactly the asked range, ascending, at most the limit.
 pub async fn slices_are_ordered<F: Fixture<Port = dyn MessageStore>>(fixture: &F) {
     use HistoryRange::{After, Before};
     let (store, chat, ana) = (open(fixture).await, some_chat(), somebody());
@@ -201,6 +263,7 @@ pub async fn slices_are_ordered<F: Fixture<Port = dyn MessageStore>>(fixture: &F
     let batch = StoreBatch {
         messages: places.map(|seq| message(&chat, seq)).into(),
         inbox: places.map(|n| pointer(&ana, n)).into(),
+        hidden: places.map(|seq| hidden(&ana, &chat, seq)).into(),
         ..StoreBatch::default()
     };
     write(&store, batch).await;
@@ -235,23 +298,31 @@ pub async fn slices_are_ordered<F: Fixture<Port = dyn MessageStore>>(fixture: &F
         let found = inbox(&store, &ana, (after, upto), limit).await;
         assert_eq!(found, events(&ana, expected.to_vec()), "({after}, {upto}] limit {limit}");
     }
+    for (places, expected) in [
+        ((0, u64::MAX), &sorted[..]),
+        ((5, 300), &sorted[2..6]),
+        ((6, 299), &sorted[3..5]),
+        ((256, 256), &sorted[4..5]),
+        ((257, 256), &[]),
+        ((1_000_001, u64::MAX), &[]),
+    ] {
+        assert_eq!(hidden_places(&store, &ana, &chat, places).await, expected, "{places:?}");
+    }
 }
 
 /// A write that was given up may be there in part; written again, all of it is, and `Ok` means
 /// all of it.
 pub async fn a_batch_is_not_atomic<F: Fixture<Port = dyn MessageStore>>(fixture: &F) {
     let store = open(fixture).await;
-    let places: Vec<_> =
-        (0..8).map(|_| (some_chat(), somebody(), *uuid::Uuid::new_v4().as_bytes())).collect();
+    let places: Vec<Place> = (0..8).map(|_| Place::new()).collect();
     let whole = || {
         let mut whole = StoreBatch::default();
-        for (chat, user, request) in &places {
-            let part = batch_of_all(chat, user, *request);
+        for part in places.iter().map(Place::batch) {
             whole.messages.extend(part.messages);
             whole.inbox.extend(part.inbox);
-            whole.chats.extend(part.chats);
-            whole.memberships.extend(part.memberships);
             whole.verdicts.extend(part.verdicts);
+            whole.hidden.extend(part.hidden);
+            whole.days.extend(part.days);
         }
         whole
     };
@@ -260,8 +331,8 @@ pub async fn a_batch_is_not_atomic<F: Fixture<Port = dyn MessageStore>>(fixture:
     write(&store, whole()).await;
     drop(store);
     let store = open(fixture).await;
-    for (chat, user, request) in &places {
-        check_all_is_there(&store, chat, user, *request).await;
+    for place in &places {
+        place.check_all_is_there(&store).await;
     }
 }
 
@@ -275,11 +346,7 @@ pub async fn neighbours_stay_apart<F: Fixture<Port = dyn MessageStore>>(fixture:
     let batch = StoreBatch {
         messages: vec![message(&short, 1), message(&long, 2)],
         inbox: vec![pointer(&ana, 1), pointer(&longer, 2), elsewhere],
-        memberships: vec![
-            membership(&ana, &long, 1),
-            membership(&ana, &short, 1),
-            membership(&longer, &short, 1),
-        ],
+        hidden: vec![hidden(&ana, &short, 1), hidden(&ana, &long, 2), hidden(&longer, &short, 3)],
         ..StoreBatch::default()
     };
     write(&store, batch).await;
@@ -289,15 +356,9 @@ pub async fn neighbours_stay_apart<F: Fixture<Port = dyn MessageStore>>(fixture:
     let all = (Position::BEGINNING, at(1 << 20));
     assert_eq!(inbox(&store, &ana, all, 10).await, events(&ana, [1]));
     assert_eq!(inbox(&store, &longer, all, 10).await, events(&longer, [2]));
-    let chats = async |user: &UserId, after: Option<&ChatId>, limit| -> Vec<ChatId> {
-        let rows = store.memberships(user, after, limit).await.expect("memberships");
-        rows.into_iter().map(|row| row.chat).collect()
-    };
-    assert_eq!(chats(&ana, None, 10).await, [short, long], "ascending by chat id");
-    assert_eq!(chats(&ana, None, 1).await, [short]);
-    assert_eq!(chats(&ana, Some(&short), 10).await, [long]);
-    assert_eq!(chats(&ana, Some(&long), 10).await, []);
-    assert_eq!(chats(&longer, None, 10).await, [short]);
+    for (user, chat, place) in [(&ana, &short, 1), (&ana, &long, 2), (&longer, &short, 3)] {
+        assert_eq!(hidden_places(&store, user, chat, (0, u64::MAX)).await, [place]);
+    }
 }
 
 /// Single places come in the order asked, with `None` where nothing is stored.

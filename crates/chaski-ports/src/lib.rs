@@ -17,8 +17,9 @@ pub use log::{
     Appending, Bounds, Log, LogReader, LogRecord, ProducePolicy, Producer, Record, Topic,
 };
 pub use store::{
-    ChatRow, CheckpointStore, Claimed, DeviceRow, DeviceStore, HistoryRange, InboxRow,
-    MembershipRow, MessageRow, MessageStore, Snapshot, StoreBatch, Stored, VerdictRow,
+    BlockRow, ChatRow, ChatStore, CheckpointStore, Claimed, ConnectionRow, ConnectionStore,
+    DeviceNote, DeviceRow, DeviceStore, HiddenRow, HistoryRange, InboxDay, InboxRow, KnownDevice,
+    MarkRow, MembershipRow, MessageRow, MessageStore, Snapshot, StoreBatch, Stored, VerdictRow,
     WatermarkRow,
 };
 
@@ -27,8 +28,12 @@ pub use store::{
 pub struct Ports {
     /// `new-messages`, `recipients` and the other topics.
     pub log: std::sync::Arc<dyn Log>,
-    /// Messages, inboxes, chats.
+    /// Messages, inboxes.
     pub messages: std::sync::Arc<dyn MessageStore>,
+    /// Chats, memberships, marks.
+    pub chats: std::sync::Arc<dyn ChatStore>,
+    /// Contacts, blocks, settings.
+    pub connections: std::sync::Arc<dyn ConnectionStore>,
     /// Devices and their cursors.
     pub devices: std::sync::Arc<dyn DeviceStore>,
     /// Watermarks, snapshots, claims.

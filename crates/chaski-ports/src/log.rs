@@ -34,6 +34,8 @@ pub enum Topic {
     NewMessages,
     /// Key user id, or `#<partition>`: all that a user's devices must know.
     Recipients,
+    /// Key user id: what users ask of contacts, blocks and settings.
+    ConnectionRequests,
     /// Key `<userId>/<peerId>`, compacted, derived: contacts and blocks.
     Connections,
     /// Key `<userId>/<deviceId>`: revoked devices.
@@ -46,9 +48,10 @@ pub enum Topic {
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Topic; 6] = [
+    pub const ALL: [Topic; 7] = [
         Topic::NewMessages,
         Topic::Recipients,
+        Topic::ConnectionRequests,
         Topic::Connections,
         Topic::Revocations,
         Topic::Alerts,
@@ -61,6 +64,7 @@ impl Topic {
         match self {
             Topic::NewMessages => "new-messages",
             Topic::Recipients => "recipients",
+            Topic::ConnectionRequests => "connection-requests",
             Topic::Connections => "connections",
             Topic::Revocations => "revocations",
             Topic::Alerts => "alerts",
@@ -71,13 +75,13 @@ impl Topic {
     /// Whether the topic is cut into the configured number of partitions; the others have one.
     #[must_use]
     pub const fn is_partitioned(self) -> bool {
-        matches!(self, Topic::NewMessages | Topic::Recipients)
+        matches!(self, Topic::NewMessages | Topic::Recipients | Topic::ConnectionRequests)
     }
 
     /// Whether only the newest record of a key is kept.
     #[must_use]
     pub const fn is_compacted(self) -> bool {
-        matches!(self, Topic::Connections)
+        matches!(self, Topic::Connections | Topic::Revocations)
     }
 }
 

@@ -1,18 +1,24 @@
-//! The stores: messages and inboxes, devices, and checkpoints (watermarks, snapshots, claims).
+//! The stores: messages and inboxes, chats, contacts and blocks, devices, and checkpoints
+//! (watermarks, snapshots, claims).
 //!
 //! Rows have typed keys and opaque payloads; what the payloads hold is the services' business.
 //!
 //! Laws
 //! - **durable_on_return**: what `write`, `save_*`, `put_*` returned `Ok` for survives kill -9 and
 //!   is seen by every later read.
-//! - **rewrite_is_a_no_op**: rows of messages, inbox and verdicts are immutable with
-//!   deterministic keys; writing one again changes nothing.
-//! - **newer_version_wins**: of chats and memberships the row with the greater `version` stays, in
-//!   whatever order they are written; of a device's cursor the greater position.
+//! - **rewrite_is_a_no_op**: rows of messages, inbox, hidden places, blocks and verdicts are
+//!   immutable with deterministic keys; writing one again changes nothing.
+//! - **newer_version_wins**: of chats, memberships, marks, connections and settings the row with
+//!   the greater `version` stays, in whatever order they are written; of a device's cursor the
+//!   greater position.
+//! - **the_first_of_a_day_stays**: of an inbox's days the lowest position stays.
 //! - **greatest_epoch_then_offset_wins**: of watermarks and snapshots the greatest (epoch, offset)
 //!   is what `watermarks` and `snapshots` give first, whoever wrote last (L6).
 //! - **slices_are_ordered**: `history` and `inbox` give rows in order of seq and position, exactly
-//!   those in the asked range, at most `limit`.
+//!   those in the asked range, at most `limit`; so do `memberships`, `connections`, `blocks` and
+//!   `devices` in the order of their keys.
+//! - **inboxes_forget**: an inbox row is not given any more once its record's time is longer ago
+//!   than inboxes keep; nothing else is forgotten but verdicts.
 //! - **a_claim_grows**: every `claim` of one (role, partition) gives a greater epoch than all
 //!   before, at least `at_least`; of two racing claims both succeed with different epochs, or one
 //!   gets `Conflict`.
@@ -24,6 +30,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chaski_core::{
     ChatId, DeviceId, Offset, Partition, Position, UserId, Watermark,
+    connection::BlockEdge,
     record::{RequestId, UnixMs},
 };
 
@@ -90,6 +97,51 @@ pub struct VerdictRow {
     pub at_ms: UnixMs,
 }
 
+/// That a block withholds a place of a chat from a user. Immutable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HiddenRow {
+    /// The blocker.
+    pub user: UserId,
+    /// The chat.
+    pub chat: ChatId,
+    /// The place.
+    pub seq: u64,
+}
+
+/// How far a member has taken and read a chat. The greater version stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkRow {
+    /// The chat.
+    pub chat: ChatId,
+    /// The member.
+    pub user: UserId,
+    /// Grows with every change of the row.
+    pub version: u64,
+    /// A `StoredMark` of `proto/`.
+    pub state: Bytes,
+}
+
+/// Where a block begins or ends in a partition of `recipients`. Immutable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockRow {
+    /// The blocker's partition.
+    pub partition: Partition,
+    /// The edge; user, peer and offset are its key.
+    pub edge: BlockEdge,
+}
+
+/// The first position of a day (days since 1970-01-01 by the records' time) in the inboxes of a
+/// partition. The lowest position stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InboxDay {
+    /// The partition.
+    pub partition: Partition,
+    /// The day.
+    pub day: u32,
+    /// Its first position.
+    pub first: Position,
+}
+
 /// Rows to write together.
 #[derive(Clone, Debug, Default)]
 pub struct StoreBatch {
@@ -103,6 +155,14 @@ pub struct StoreBatch {
     pub memberships: Vec<MembershipRow>,
     /// Verdicts.
     pub verdicts: Vec<VerdictRow>,
+    /// Places that blocks withhold.
+    pub hidden: Vec<HiddenRow>,
+    /// Marks.
+    pub marks: Vec<MarkRow>,
+    /// Edges of blocks.
+    pub blocks: Vec<BlockRow>,
+    /// First positions of days.
+    pub days: Vec<InboxDay>,
 }
 
 /// Which slice of a chat.
@@ -117,7 +177,7 @@ pub enum HistoryRange {
 /// A row with its place in the order.
 pub type Stored = (u64, Bytes);
 
-/// Messages, inboxes, chats, verdicts.
+/// Messages, inboxes, verdicts; and writing, which puts rows of all kinds side by side.
 #[async_trait]
 pub trait MessageStore: Send + Sync {
     /// Writes rows; all of them are durable on return.
@@ -134,6 +194,14 @@ pub trait MessageStore: Send + Sync {
     /// Single places of chats, in the order asked; `None` where nothing is stored (yet).
     async fn items(&self, places: &[(ChatId, u64)]) -> Result<Vec<Option<Bytes>>, PortError>;
 
+    /// The places of a chat from `first` to `last` that blocks withhold from the user, ascending.
+    async fn hidden(
+        &self,
+        user: &UserId,
+        chat: &ChatId,
+        (first, last): (u64, u64),
+    ) -> Result<Vec<u64>, PortError>;
+
     /// A user's events with `after` < position ≤ `upto`, ascending, at most `limit`.
     async fn inbox(
         &self,
@@ -143,6 +211,16 @@ pub trait MessageStore: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Stored>, PortError>;
 
+    /// The days of a partition's inboxes, ascending; those longer ago than inboxes keep may lack.
+    async fn inbox_days(&self, partition: Partition) -> Result<Vec<InboxDay>, PortError>;
+
+    /// The answer to a command, where it is there and not yet forgotten (10 minutes at least).
+    async fn verdict(&self, request: &RequestId) -> Result<Option<Bytes>, PortError>;
+}
+
+/// Chats, memberships, marks.
+#[async_trait]
+pub trait ChatStore: Send + Sync {
     /// The present state of a chat.
     async fn chat(&self, chat: &ChatId) -> Result<Option<ChatRow>, PortError>;
 
@@ -161,8 +239,67 @@ pub trait MessageStore: Send + Sync {
         limit: usize,
     ) -> Result<Vec<MembershipRow>, PortError>;
 
-    /// The answer to a command, where it is there and not yet forgotten (10 minutes at least).
-    async fn verdict(&self, request: &RequestId) -> Result<Option<Bytes>, PortError>;
+    /// One member's marks.
+    async fn mark(&self, chat: &ChatId, user: &UserId) -> Result<Option<MarkRow>, PortError>;
+
+    /// The marks of everybody who was ever in the chat and has any, ascending by user, at most
+    /// `limit`.
+    async fn marks(&self, chat: &ChatId, limit: usize) -> Result<Vec<MarkRow>, PortError>;
+}
+
+/// What one user is to another, as last decided. The greater version stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionRow {
+    /// The user.
+    pub user: UserId,
+    /// The other one.
+    pub peer: UserId,
+    /// Counts the changes of the pair.
+    pub version: u64,
+    /// A `StoredConnection` of `proto/`.
+    pub state: Bytes,
+}
+
+/// Contacts, blocks, settings.
+#[async_trait]
+pub trait ConnectionStore: Send + Sync {
+    /// Saves connections.
+    async fn save_connections(&self, rows: &[ConnectionRow]) -> Result<(), PortError>;
+
+    /// One connection.
+    async fn connection(
+        &self,
+        user: &UserId,
+        peer: &UserId,
+    ) -> Result<Option<ConnectionRow>, PortError>;
+
+    /// A user's connections with a peer above `after`, ascending by peer, at most `limit`.
+    async fn connections(
+        &self,
+        user: &UserId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<ConnectionRow>, PortError>;
+
+    /// The edges of blocks of a partition behind `after` (user, peer, offset), ascending by that
+    /// key, at most `limit`.
+    async fn blocks(
+        &self,
+        partition: Partition,
+        after: Option<&BlockEdge>,
+        limit: usize,
+    ) -> Result<Vec<BlockEdge>, PortError>;
+
+    /// Saves a user's settings, a `StoredSettings` of `proto/`; the greater version stays.
+    async fn save_settings(
+        &self,
+        user: &UserId,
+        version: u64,
+        state: Bytes,
+    ) -> Result<(), PortError>;
+
+    /// A user's settings.
+    async fn settings(&self, user: &UserId) -> Result<Option<Bytes>, PortError>;
 }
 
 /// A device of a user.
@@ -178,21 +315,51 @@ pub struct DeviceRow {
     pub last_active_ms: UnixMs,
 }
 
+/// A device with what is noted of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownDevice {
+    /// The device; one that only has notes has cursor 0 and was never active (0).
+    pub row: DeviceRow,
+    /// What its user calls it; empty: nothing.
+    pub name: String,
+    /// When it was revoked last; 0: never.
+    pub revoked_ms: UnixMs,
+}
+
+/// What is noted of a device. Of one kind the later `at_ms` stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceNote {
+    /// Its name.
+    Name(String),
+    /// It is revoked; the note's time says when.
+    Revoked,
+}
+
 /// Devices and their cursors.
 #[async_trait]
 pub trait DeviceStore: Send + Sync {
-    /// Saves cursors; one that would go back changes nothing.
+    /// Saves cursors; one that would go back changes nothing but, where it is later, the time of
+    /// its device's last activity.
     async fn save_cursors(&self, rows: &[DeviceRow]) -> Result<(), PortError>;
+
+    /// Notes something of a device.
+    async fn note(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        note: DeviceNote,
+        at_ms: UnixMs,
+    ) -> Result<(), PortError>;
 
     /// One device.
     async fn device(
         &self,
         user: &UserId,
         device: &DeviceId,
-    ) -> Result<Option<DeviceRow>, PortError>;
+    ) -> Result<Option<KnownDevice>, PortError>;
 
     /// A user's devices, ascending by id, at most `limit`.
-    async fn devices(&self, user: &UserId, limit: usize) -> Result<Vec<DeviceRow>, PortError>;
+    async fn devices(&self, user: &UserId, limit: usize) -> Result<Vec<KnownDevice>, PortError>;
 }
 
 /// A stored watermark of a consumer.

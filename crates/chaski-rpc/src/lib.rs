@@ -9,7 +9,7 @@ mod remote;
 mod server;
 
 pub use endpoints::{EndpointError, Endpoints};
-pub use remote::{RemoteHosts, RemoteMessages, RemoteSender};
+pub use remote::{RemoteConnections, RemoteHosts, RemoteMessages, RemoteSender};
 pub use server::{ServeError, Services, serve};
 
 use std::time::Duration;

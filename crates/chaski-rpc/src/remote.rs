@@ -4,7 +4,8 @@
 
 use crate::{DEADLINE, Endpoints};
 use chaski_proto::v1::{
-    self, hosts_client::HostsClient, hosts_server::Hosts, messages_client::MessagesClient,
+    self, connections_client::ConnectionsClient, connections_server::Connections,
+    hosts_client::HostsClient, hosts_server::Hosts, messages_client::MessagesClient,
     messages_server::Messages, sender_client::SenderClient, sender_server::Sender,
 };
 use std::{sync::Arc, time::Duration};
@@ -78,6 +79,9 @@ forward! {
     RemoteSender: Sender by SenderClient {
         submit: SubmitMessageRequest -> SubmitReply,
         submit_chat: SubmitChatRequest -> SubmitReply,
+        submit_change: SubmitChangeRequest -> SubmitReply,
+        submit_refusal: SubmitRefusalRequest -> SubmitReply,
+        submit_receipts: SubmitReceiptsRequest -> SubmitReceiptsReply,
     }
 }
 
@@ -89,9 +93,25 @@ forward! {
         chats: ChatsRequest -> ChatsReply,
         chat: ChatRequest -> ChatView,
         await_verdict: AwaitVerdictRequest -> VerdictReply,
-        open_device: Caller -> Device,
+        open_device: Caller -> OpenDeviceReply,
         save_cursors: SaveCursorsRequest -> SaveCursorsReply,
         watermarks: WatermarksRequest -> WatermarksReply,
+        receipts: ChatRequest -> ReceiptsReply,
+        find_message: FindMessageRequest -> FindMessageReply,
+        blocks: BlocksRequest -> BlocksReply,
+    }
+}
+
+forward! {
+    /// A connection service in other processes.
+    RemoteConnections: Connections by ConnectionsClient {
+        set: SetConnectionRequest -> ConnectionSet,
+        list: ConnectionsRequest -> ConnectionsReply,
+        put_settings: SetSettingsRequest -> SettingsSet,
+        get_settings: Caller -> SetSettings,
+        list_devices: DevicesRequest -> DevicesReply,
+        rename_device: RenameDeviceRequest -> DeviceView,
+        revoke_device: RevokeDeviceRequest -> RevokeDeviceReply,
     }
 }
 

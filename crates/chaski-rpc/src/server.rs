@@ -2,6 +2,7 @@
 
 use crate::{KEEPALIVE, remote::Shared};
 use chaski_proto::v1::{
+    connections_server::{Connections, ConnectionsServer},
     hosts_server::{Hosts, HostsServer},
     messages_server::{Messages, MessagesServer},
     sender_server::{Sender, SenderServer},
@@ -28,8 +29,21 @@ pub struct Services {
     pub sender: Option<Arc<dyn Sender>>,
     /// The message service.
     pub messages: Option<Arc<dyn Messages>>,
+    /// The connection service.
+    pub connections: Option<Arc<dyn Connections>>,
     /// The host allocator.
     pub hosts: Option<Arc<dyn Hosts>>,
+}
+
+impl Services {
+    /// Whether there is nothing to serve.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sender.is_none()
+            && self.messages.is_none()
+            && self.connections.is_none()
+            && self.hosts.is_none()
+    }
 }
 
 /// The server could not go on.
@@ -52,6 +66,9 @@ pub async fn serve(
     }
     if let Some(messages) = services.messages {
         routes.add_service(MessagesServer::new(Shared(messages)));
+    }
+    if let Some(connections) = services.connections {
+        routes.add_service(ConnectionsServer::new(Shared(connections)));
     }
     if let Some(hosts) = services.hosts {
         routes.add_service(HostsServer::new(Shared(hosts)));

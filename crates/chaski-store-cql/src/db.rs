@@ -2,6 +2,7 @@
 
 use crate::error;
 use chaski_ports::PortError;
+use futures::{StreamExt, stream};
 use scylla::{
     client::session::Session,
     deserialize::row::DeserializeRow,
@@ -63,6 +64,23 @@ impl Db {
         Ok(())
     }
 
+    /// Two writes of one partition key as one request.
+    pub(crate) async fn write_pair<A: SerializeRow, B: SerializeRow>(
+        &self,
+        op: &'static str,
+        statements: [&PreparedStatement; 2],
+        values: (A, B),
+    ) -> Result<(), PortError> {
+        let statements = statements.map(|one| BatchStatement::from(one.clone())).to_vec();
+        let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
+        batch.set_is_idempotent(true);
+        let _permit = self.permit().await;
+        let begun = Instant::now();
+        let result = self.session.batch(&batch, values).await;
+        observe(op, begun, result.map_err(|e| error::write_failed(op, e)))?;
+        Ok(())
+    }
+
     /// At most `limit` rows, page by page.
     pub(crate) async fn rows<R>(
         &self,
@@ -116,6 +134,19 @@ impl Db {
     async fn permit(&self) -> tokio::sync::SemaphorePermit<'_> {
         self.writes.acquire().await.expect("the semaphore is never closed")
     }
+}
+
+/// Awaits all writes, so many at once, and gives the first error, if any, when all are settled.
+pub(crate) async fn settle<T>(
+    writes: Vec<impl Future<Output = Result<T, PortError>>>,
+    at_once: usize,
+) -> Result<(), PortError> {
+    let mut settled = stream::iter(writes).buffer_unordered(at_once);
+    let mut outcome = Ok(());
+    while let Some(result) = settled.next().await {
+        outcome = outcome.and(result.map(drop));
+    }
+    outcome
 }
 
 fn observe<T>(

@@ -8,6 +8,9 @@ use chaski_ports::PortError;
 /// The longest life a cell may have: 20 years.
 const TTL_MAX_S: i64 = 20 * 365 * 24 * 3600;
 
+/// A day of the records' time.
+const DAY_MS: UnixMs = 24 * 3600 * 1000;
+
 /// The last millisecond of the year 9999; greater times count as this one.
 const TIME_MAX_MS: UnixMs = 253_402_300_799_999;
 
@@ -55,6 +58,17 @@ pub(crate) fn shard(user: &UserId) -> i8 {
 /// The write timestamp, in microseconds, of what never changes: the record's time.
 pub(crate) fn timestamp(at_ms: UnixMs) -> i64 {
     at_ms.clamp(0, TIME_MAX_MS) * 1000 + 1
+}
+
+/// When a day since 1970-01-01 begins.
+pub(crate) fn day_ms(day: u32) -> UnixMs {
+    UnixMs::from(day) * DAY_MS
+}
+
+/// The first day that began at `since_ms` or later.
+pub(crate) fn first_day(since_ms: UnixMs) -> i32 {
+    let days = since_ms.max(0).unsigned_abs().div_ceil(DAY_MS.unsigned_abs());
+    i32::try_from(days).unwrap_or(i32::MAX)
 }
 
 /// The seconds that are left of a life of `life_ms` since `at_ms`; `None` if it is over.
@@ -105,6 +119,7 @@ mod tests {
         assert_eq!(ttl(60_000, 90_000, 1_000), Some(60), "from the future");
         assert_eq!(ttl(60_000, UnixMs::MIN, UnixMs::MAX), None);
         assert_eq!(ttl(UnixMs::MAX, 0, 0), Some(630_720_000));
+        assert_eq!([first_day(-1), first_day(day_ms(3)), first_day(day_ms(3) + 1)], [0, 3, 4]);
         assert_eq!(timestamp(UnixMs::MIN), 1);
         assert_eq!(timestamp(UnixMs::MAX), TIME_MAX_MS * 1000 + 1);
     }

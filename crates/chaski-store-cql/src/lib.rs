@@ -6,7 +6,9 @@
 //!
 //! Must not know: what the payloads hold, or which service asks.
 
+mod chats;
 mod checkpoints;
+mod connections;
 mod db;
 mod devices;
 mod error;
@@ -23,12 +25,11 @@ mod write;
 pub use options::CqlOptions;
 
 use chaski_core::{
-    ChatId,
+    ChatId, Partition, Position, UserId,
     record::{RequestId, UnixMs},
 };
 use chaski_ports::{
-    ChatRow, Clock, ErrorKind, HistoryRange, MembershipRow, MessageStore, PortError, StoreBatch,
-    Stored,
+    Clock, ErrorKind, HistoryRange, InboxDay, MessageStore, PortError, StoreBatch, Stored,
 };
 use db::Db;
 use parking_lot::Mutex;
@@ -111,66 +112,27 @@ impl MessageStore for CqlStore {
         self.read_items(places).await
     }
 
+    async fn hidden(
+        &self,
+        user: &UserId,
+        chat: &ChatId,
+        places: (u64, u64),
+    ) -> Result<Vec<u64>, PortError> {
+        self.read_hidden(user, chat, places).await
+    }
+
     async fn inbox(
         &self,
-        partition: chaski_core::Partition,
-        user: &chaski_core::UserId,
-        (after, upto): (chaski_core::Position, chaski_core::Position),
+        partition: Partition,
+        user: &UserId,
+        (after, upto): (Position, Position),
         limit: usize,
     ) -> Result<Vec<Stored>, PortError> {
         self.read_inbox(partition, user, (after.0, upto.0), limit).await
     }
 
-    async fn chat(&self, chat: &ChatId) -> Result<Option<ChatRow>, PortError> {
-        let rows: Vec<(i64, bytes::Bytes)> =
-            self.db.rows("chat", &self.statements.chat, (chat.as_str(),), 1).await?;
-        Ok(rows.into_iter().next().map(|(version, state)| ChatRow {
-            chat: *chat,
-            version: keys::unsigned(version),
-            state,
-        }))
-    }
-
-    async fn membership(
-        &self,
-        user: &chaski_core::UserId,
-        chat: &ChatId,
-    ) -> Result<Option<MembershipRow>, PortError> {
-        let key = (user.as_str(), chat.as_str());
-        let rows: Vec<(i64, bytes::Bytes)> =
-            self.db.rows("membership", &self.statements.membership, key, 1).await?;
-        Ok(rows.into_iter().next().map(|(version, state)| MembershipRow {
-            user: user.clone(),
-            chat: *chat,
-            version: keys::unsigned(version),
-            state,
-        }))
-    }
-
-    async fn memberships(
-        &self,
-        user: &chaski_core::UserId,
-        after: Option<&ChatId>,
-        limit: usize,
-    ) -> Result<Vec<MembershipRow>, PortError> {
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
-        // No chat id is empty, so all of them are above it.
-        let after = after.map_or("", ChatId::as_str);
-        let values = (user.as_str(), after, keys::limit(limit));
-        let rows: Vec<(String, i64, bytes::Bytes)> =
-            self.db.rows("memberships", &self.statements.memberships, values, limit).await?;
-        rows.into_iter()
-            .map(|(chat, version, state)| {
-                Ok(MembershipRow {
-                    user: user.clone(),
-                    chat: chat.parse().map_err(|e| error::corrupt("chats_by_user.chat", e))?,
-                    version: keys::unsigned(version),
-                    state,
-                })
-            })
-            .collect()
+    async fn inbox_days(&self, partition: Partition) -> Result<Vec<InboxDay>, PortError> {
+        self.read_inbox_days(partition).await
     }
 
     async fn verdict(&self, request: &RequestId) -> Result<Option<bytes::Bytes>, PortError> {

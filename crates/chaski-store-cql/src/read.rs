@@ -2,8 +2,8 @@
 
 use crate::{CqlStore, keys};
 use bytes::Bytes;
-use chaski_core::{ChatId, Partition, UserId};
-use chaski_ports::{PortError, Stored};
+use chaski_core::{ChatId, Partition, Position, UserId};
+use chaski_ports::{InboxDay, PortError, Stored};
 use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use std::collections::{HashMap, HashSet};
 
@@ -201,6 +201,46 @@ impl CqlStore {
                 _ => return Ok(out),
             }
         }
+    }
+
+    /// The days of a partition that began within the life of inbox rows.
+    pub(crate) async fn read_inbox_days(
+        &self,
+        partition: Partition,
+    ) -> Result<Vec<InboxDay>, PortError> {
+        let since = self.clock.now_ms().saturating_sub(self.inbox_ttl_ms);
+        let values = (keys::partition(partition)?, keys::first_day(since));
+        let statement = &self.statements.inbox_days;
+        let rows: Vec<(i32, i64)> =
+            self.db.rows("inbox_days", statement, values, usize::MAX).await?;
+        let mut days: Vec<InboxDay> = rows
+            .into_iter()
+            .map(|(day, first)| InboxDay {
+                partition,
+                day: day.unsigned_abs(),
+                first: Position(keys::unsigned(first)),
+            })
+            .collect();
+        // The lowest position of a day comes first.
+        days.dedup_by_key(|row| row.day);
+        Ok(days)
+    }
+
+    /// The places of a chat, both ends included, that blocks withhold from the user.
+    pub(crate) async fn read_hidden(
+        &self,
+        user: &UserId,
+        chat: &ChatId,
+        (first, last): (u64, u64),
+    ) -> Result<Vec<u64>, PortError> {
+        let Some(first) = below_2_63(first).filter(|_| first <= last) else {
+            return Ok(Vec::new());
+        };
+        let last = below_2_63(last).unwrap_or(i64::MAX);
+        let values = (user.as_str(), chat.as_str(), first, last);
+        let rows: Vec<(i64,)> =
+            self.db.rows("hidden", &self.statements.hidden, values, usize::MAX).await?;
+        Ok(rows.into_iter().map(|(seq,)| keys::unsigned(seq)).collect())
     }
 
     async fn inbox_slice(

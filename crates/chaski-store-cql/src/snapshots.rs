@@ -2,7 +2,7 @@
 
 use crate::{CqlStore, invalid, keys};
 use bytes::{Bytes, BytesMut};
-use chaski_core::{Offset, fold::BUCKETS, placement::murmur2};
+use chaski_core::{Offset, fold::SNAPSHOTS, placement::murmur2};
 use chaski_ports::{ErrorKind, PortError, Snapshot};
 use futures::{StreamExt, TryStreamExt, stream};
 use scylla::response::PagingState;
@@ -23,9 +23,9 @@ impl CqlStore {
         partition: i32,
         snapshot: &Snapshot,
     ) -> Result<(), PortError> {
-        if snapshot.bucket >= BUCKETS {
+        if snapshot.bucket >= SNAPSHOTS {
             return Err(invalid(format!(
-                "snapshot bucket {}: must be below {BUCKETS}",
+                "snapshot bucket {}: must be below {SNAPSHOTS}",
                 snapshot.bucket
             )));
         }
@@ -73,7 +73,7 @@ impl CqlStore {
 
     pub(crate) async fn read_snapshots(&self, partition: i32) -> Result<Vec<Snapshot>, PortError> {
         let reads: Vec<_> =
-            (0..BUCKETS).map(|bucket| self.read_snapshot(partition, bucket)).collect();
+            (0..SNAPSHOTS).map(|bucket| self.read_snapshot(partition, bucket)).collect();
         stream::iter(reads)
             .buffered(BUCKETS_IN_FLIGHT)
             .try_filter_map(async |snapshot| Ok(snapshot))

@@ -4,12 +4,12 @@
 
 use crate::{
     CqlStore,
-    db::WRITES_IN_FLIGHT,
+    db::{self, WRITES_IN_FLIGHT},
+    invalid,
     keys::{self, signed},
 };
 use chaski_core::{ChatId, record::UnixMs};
-use chaski_ports::{PortError, StoreBatch};
-use futures::{StreamExt, stream};
+use chaski_ports::{BlockRow, PortError, StoreBatch};
 use std::{collections::HashMap, hash::Hash};
 
 /// The most rows in one request.
@@ -24,6 +24,7 @@ type InboxValues<'a> = (i32, i8, i64, &'a str, i64, &'a [u8], i64, i32);
 /// Key or keys, version, state, timestamp.
 type ChatValues<'a> = (&'a str, i64, &'a [u8], i64);
 type MembershipValues<'a> = (&'a str, &'a str, i64, &'a [u8], i64);
+type BlockValues<'a> = (i32, &'a str, &'a str, i64, bool, i64, i64);
 
 /// What goes to the server as one request.
 enum Request<'a> {
@@ -34,6 +35,10 @@ enum Request<'a> {
     Chat(ChatValues<'a>),
     Memberships(Vec<MembershipValues<'a>>),
     Verdict(&'a [u8], &'a [u8], i64),
+    Hidden(Vec<(&'a str, &'a str, i64)>),
+    Marks(Vec<MembershipValues<'a>>),
+    Blocks(Vec<BlockValues<'a>>),
+    Days(Vec<(i32, i32, i64, i64, i32)>),
 }
 
 /// The requests of a batch. Those that make buckets known come before those that fill them.
@@ -54,12 +59,7 @@ impl CqlStore {
     /// Sends all requests and gives the first error, if any, when all are settled.
     async fn run(&self, requests: Vec<Request<'_>>) -> Result<(), PortError> {
         let sent: Vec<_> = requests.into_iter().map(|r| self.send(r)).collect();
-        let mut settled = stream::iter(sent).buffer_unordered(WRITES_IN_FLIGHT);
-        let mut outcome = Ok(());
-        while let Some(result) = settled.next().await {
-            outcome = outcome.and(result);
-        }
-        outcome
+        db::settle(sent, WRITES_IN_FLIGHT).await
     }
 
     async fn send(&self, request: Request<'_>) -> Result<(), PortError> {
@@ -89,6 +89,12 @@ impl CqlStore {
                 let values = (request, verdict, timestamp);
                 db.write("put_verdict", &s.put_verdict, values).await?;
             }
+            Request::Hidden(rows) => db.write_together("put_hidden", &s.put_hidden, &rows).await?,
+            Request::Marks(rows) => db.write_together("put_mark", &s.put_mark, &rows).await?,
+            Request::Blocks(rows) => db.write_together("put_block", &s.put_block, &rows).await?,
+            Request::Days(rows) => {
+                db.write_together("put_inbox_day", &s.put_inbox_day, &rows).await?;
+            }
         }
         Ok(())
     }
@@ -97,6 +103,8 @@ impl CqlStore {
         let mut plan = Plan::default();
         self.plan_messages(batch, &mut plan)?;
         self.plan_inbox(batch, &mut plan)?;
+        self.plan_days(batch, &mut plan)?;
+        plan_blocks(batch, &mut plan)?;
         for row in &batch.chats {
             let version = signed("version", row.version)?;
             plan.rows.push(Request::Chat((row.chat.as_str(), version, &row.state, version)));
@@ -109,6 +117,13 @@ impl CqlStore {
             memberships.push(user, row.state.len(), values);
         }
         plan.rows.extend(memberships.finish().map(Request::Memberships));
+        let mut marks = Packer::default();
+        for row in &batch.marks {
+            let version = signed("version", row.version)?;
+            let (chat, user) = (row.chat.as_str(), row.user.as_str());
+            marks.push(chat, row.state.len(), (chat, user, version, &row.state[..], version));
+        }
+        plan.rows.extend(marks.finish().map(Request::Marks));
         for row in &batch.verdicts {
             let timestamp = keys::timestamp(row.at_ms);
             plan.rows.push(Request::Verdict(&row.request, &row.verdict, timestamp));
@@ -176,6 +191,44 @@ impl CqlStore {
         }
         Ok(())
     }
+
+    /// A day lives until the first of its inbox rows may expire.
+    fn plan_days<'a>(&self, batch: &'a StoreBatch, plan: &mut Plan<'a>) -> Result<(), PortError> {
+        let now = self.clock.now_ms();
+        let mut days = Packer::default();
+        for row in &batch.days {
+            let partition = keys::partition(row.partition)?;
+            let first = signed("position", row.first.0)?;
+            let day = i32::try_from(row.day).map_err(|_| invalid("day: must be below 2^31"))?;
+            let begun = keys::day_ms(row.day);
+            if let Some(ttl) = keys::ttl(self.inbox_ttl_ms, begun, now) {
+                let values = (partition, day, first, keys::timestamp(begun), ttl);
+                days.push(partition, 0, values);
+            }
+        }
+        plan.rows.extend(days.finish().map(Request::Days));
+        Ok(())
+    }
+}
+
+/// Edges of blocks, and the places that blocks withhold.
+fn plan_blocks<'a>(batch: &'a StoreBatch, plan: &mut Plan<'a>) -> Result<(), PortError> {
+    let mut blocks = Packer::default();
+    for BlockRow { partition, edge } in &batch.blocks {
+        let partition = keys::partition(*partition)?;
+        let (user, peer) = (edge.user.as_str(), edge.peer.as_str());
+        let offset = signed("offset", edge.offset.0)?;
+        let at = keys::timestamp(edge.at);
+        blocks.push(partition, 0, (partition, user, peer, offset, edge.blocked, edge.at, at));
+    }
+    plan.rows.extend(blocks.finish().map(Request::Blocks));
+    let mut hidden = Packer::default();
+    for row in &batch.hidden {
+        let key = (row.user.as_str(), row.chat.as_str());
+        hidden.push(key, 0, (key.0, key.1, signed("seq", row.seq)?));
+    }
+    plan.rows.extend(hidden.finish().map(Request::Hidden));
+    Ok(())
 }
 
 /// Packs rows of one key into requests of bounded size.

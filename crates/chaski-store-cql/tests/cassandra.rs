@@ -7,8 +7,8 @@ use chaski_core::{
     ChatId, Offset, Origin, Partition, Position, SourceId, UserId, Watermark, record::UnixMs,
 };
 use chaski_ports::{
-    CheckpointStore, Clock, ErrorKind, HistoryRange, InboxRow, MessageRow, MessageStore, Snapshot,
-    StoreBatch, SystemClock, WatermarkRow,
+    CheckpointStore, Clock, DeviceRow, DeviceStore, ErrorKind, HiddenRow, HistoryRange, InboxRow,
+    MessageRow, MessageStore, Snapshot, StoreBatch, SystemClock, WatermarkRow,
 };
 use chaski_store_cql::{CqlOptions, CqlStore};
 use scylla::client::{session::Session, session_builder::SessionBuilder};
@@ -85,10 +85,10 @@ async fn two_migrations_at_once_apply_each_file_once() {
     let mut names = a.expect("migrated");
     names.extend(b.expect("migrated"));
     names.sort();
-    assert_eq!(names, ["0001_messages", "0002_devices", "0003_checkpoints"]);
+    assert_eq!(names, ["0001_messages", "0002_devices", "0003_checkpoints", "0004_connections"]);
     let again = CqlStore::migrate(&keyspace.options).await.expect("migrated");
     assert_eq!(again, Vec::<String>::new());
-    assert_eq!(keyspace.count("schema_migrations").await, 3, "the lock is gone");
+    assert_eq!(keyspace.count("schema_migrations").await, 4, "the lock is gone");
 
     let newer = format!(
         "INSERT INTO {}.schema_migrations (version, name) VALUES (99, 'later') IF NOT EXISTS",
@@ -112,6 +112,8 @@ async fn the_store_on_a_real_server() {
     an_inbox_is_found_from_the_beginning_to_the_end_of_time(&keyspace, &store).await;
     old_watermarks_and_snapshots_are_removed(&keyspace, &store).await;
     racing_claims_all_get_epochs_of_their_own(&store).await;
+    a_device_of_before_0004_is_known(&keyspace, &store).await;
+    what_expires_has_the_life_that_is_left(&keyspace, &store).await;
     keyspace.remove().await;
 }
 
@@ -262,4 +264,55 @@ async fn racing_claims_all_get_epochs_of_their_own(store: &CqlStore) {
     assert!(distinct[0] >= 40);
     let next = store.claim("generator", Partition(0), 0).await.expect("claimed");
     assert_eq!(next.epoch, distinct[distinct.len() - 1] + 1);
+}
+
+/// Its last activity stands in the table that is no longer written.
+async fn a_device_of_before_0004_is_known(keyspace: &Keyspace, store: &CqlStore) {
+    let (user, device) = ("old".parse().expect("legal"), "d1".parse().expect("legal"));
+    let text = format!(
+        "UPDATE {}.devices USING TIMESTAMP 281474976710663 \
+         SET cursor = 281474976710663, last_active = 1700000000000 \
+         WHERE user = 'old' AND device = 'd1'",
+        keyspace.options.keyspace
+    );
+    keyspace.session.query_unpaged(text, ()).await.expect("written as before");
+    let mut row = DeviceRow {
+        user,
+        device,
+        cursor: Position(281_474_976_710_663),
+        last_active_ms: 1_700_000_000_000,
+    };
+    let known = async || store.devices(&row.user, 10).await.expect("read");
+    assert_eq!(known().await[0].row, row);
+    store.save_cursors(&[DeviceRow { last_active_ms: 1, ..row.clone() }]).await.expect("saved");
+    assert_eq!(known().await[0].row, row, "the later activity stays");
+    row.last_active_ms += 1;
+    store.save_cursors(&[row.clone()]).await.expect("saved");
+    let known = store.device(&row.user, &row.device).await.expect("read");
+    assert_eq!(known.map(|known| known.row), Some(row));
+}
+
+/// Inbox rows by their records' time, days by the beginning of the day; the rest for ever.
+async fn what_expires_has_the_life_that_is_left(keyspace: &Keyspace, store: &CqlStore) {
+    let user: UserId = "ttl".parse().expect("legal");
+    let at_ms = now() - 3_000_000;
+    let inbox = vec![InboxRow {
+        partition: Partition(9),
+        user: user.clone(),
+        position: Position(7),
+        event: text(7),
+        at_ms,
+    }];
+    let (chat, seq) = ("g.ttl".parse().expect("legal"), 7);
+    let hidden = vec![HiddenRow { user: user.clone(), chat, seq }];
+    store.write(StoreBatch { inbox, hidden, ..StoreBatch::default() }).await.expect("written");
+    let text = format!(
+        "SELECT TTL(event) FROM {}.inbox WHERE user = 'ttl' AND partition = 9 ALLOW FILTERING",
+        keyspace.options.keyspace
+    );
+    let result = keyspace.session.query_unpaged(text, ()).await.expect("read");
+    let rows = result.into_rows_result().expect("rows");
+    let (left,) = rows.single_row::<(i32,)>().expect("one row");
+    assert!((500..=600).contains(&left), "{left} s of an hour are left");
+    assert_eq!(store.hidden(&user, &chat, (0, 10)).await.expect("read"), [7]);
 }

@@ -15,17 +15,20 @@ use std::{
 const SUITES: &[(&str, &[&str])] = &[
     ("log", &["embedded", "kafka"]),
     ("messages", &["embedded", "cql"]),
+    ("chats", &["embedded", "cql"]),
+    ("connections", &["embedded", "cql"]),
     ("devices", &["embedded", "cql"]),
     ("checkpoints", &["embedded", "cql"]),
     ("coordinator", &["embedded", "zookeeper"]),
     ("e2e", &["embedded", ALL_SERVERS]),
+    ("examples", &["embedded"]),
     ("edges", &["workspace"]),
     ("tidy", &["workspace"]),
     ("lint", &["workspace"]),
     ("licence", &["workspace"]),
 ];
 /// How many of them, from the first, are a port's.
-const PORTS: usize = 5;
+const PORTS: usize = 7;
 /// The backends that are servers, and the server that stands for each in tests.
 const SERVERS: &[(&str, &str)] =
     &[("kafka", "kafka"), ("cql", "cassandra"), ("zookeeper", "zookeeper")];

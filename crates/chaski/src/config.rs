@@ -3,7 +3,9 @@
 
 use anyhow::Context as _;
 use chaski_api_gateway::GatewayConfig;
+use chaski_auth::AuthConfig;
 use chaski_backends::{BackendOptions, Urls};
+use chaski_connection_service::ConnectionsConfig;
 use chaski_delivery_service::{generator::GeneratorConfig, host::HostConfig};
 use chaski_host_allocator::AllocatorConfig;
 use chaski_message_service::MessagesConfig;
@@ -48,6 +50,8 @@ pub struct Config {
     pub drain_seconds: u64,
     /// Files with the public keys (PEM, Ed25519) that tokens are signed with.
     pub auth_keys: Vec<PathBuf>,
+    /// What tokens must be like.
+    pub auth: AuthConfig,
     /// Settings of the public address.
     pub gateway: GatewayConfig,
     /// Limits of what may be sent.
@@ -58,6 +62,8 @@ pub struct Config {
     pub delivery: HostConfig,
     /// Settings of the message service.
     pub messages: MessagesConfig,
+    /// Settings of the connection service.
+    pub connections: ConnectionsConfig,
     /// Settings of the allocator.
     pub allocator: AllocatorConfig,
 }
@@ -80,11 +86,13 @@ impl Default for Config {
             log_json: false,
             drain_seconds: 10,
             auth_keys: Vec::new(),
+            auth: AuthConfig::default(),
             gateway: GatewayConfig::default(),
             sender: SenderConfig::default(),
             generator: GeneratorConfig::default(),
             delivery: HostConfig::default(),
             messages: MessagesConfig::default(),
+            connections: ConnectionsConfig::default(),
             allocator: AllocatorConfig::default(),
         }
     }
@@ -113,6 +121,7 @@ impl Config {
     pub fn backends(&self) -> BackendOptions {
         let mut options = BackendOptions::default();
         options.kafka.topic_prefix.clone_from(&self.topic_prefix);
+        options.inbox_days = self.messages.inbox_days;
         options
     }
 

@@ -2,6 +2,7 @@
 //! services meet; they never import one another.
 
 mod parts;
+mod revocations;
 mod roles;
 
 pub use roles::{Role, Roles};
@@ -49,7 +50,7 @@ impl Node {
             false => None,
         };
         let drain = Duration::from_secs(config.drain_seconds);
-        let parts = Parts::open(config, roles, public_address, dev_key.as_ref()).await?;
+        let parts = Box::pin(Parts::open(config, roles, public_address, dev_key.as_ref())).await?;
         let parts = Arc::new(parts);
         Arc::clone(&parts).spawn(roles, &tasks, &readiness, public).await?;
         started.open();

@@ -132,7 +132,7 @@ fn what_is_sent_is_listened_to_chatted_about_and_decoded() {
     assert_eq!(bens, ["hello there", "one", "two", "paid", "fine"]);
     assert!(records.iter().any(|record| record["messageId"] == one[0]["messageId"]));
     let cursors = String::from_utf8(server.run(&["cursor", "show"]).stdout).unwrap();
-    assert_eq!(cursors.lines().count(), 1 + 2 * 12, "{cursors}");
+    assert_eq!(cursors.lines().count(), 1 + 3 * 12, "{cursors}");
     let letters = server.run(&["dead-letters", "list"]);
     assert_eq!(String::from_utf8(letters.stdout).unwrap(), "no dead letters\n");
 }

@@ -1,9 +1,12 @@
 //! Saving the fan-out's state, and starting from what was saved.
 
 use super::{Generator, ROLE};
-use chaski_core::{Offset, Partition, Watermark, fold::Fold};
+use chaski_core::{
+    Offset, Partition, Watermark,
+    fold::{CONTROL, Fold},
+};
 use chaski_ports::{ErrorKind, PortError, Snapshot, WatermarkRow};
-use chaski_proto::{decode_bucket, encode_bucket};
+use chaski_proto::{decode_bucket, decode_control, encode_bucket, encode_control};
 
 /// The state as last saved, and the offset to go on from.
 pub(super) async fn restore(
@@ -14,12 +17,17 @@ pub(super) async fn restore(
     let cursor = g.checkpoints.watermarks(ROLE, partition, 1).await?;
     let next = cursor.first().map_or(Offset(0), |row| row.watermark.next);
     for snapshot in g.checkpoints.snapshots(partition).await? {
-        let bucket =
-            decode_bucket(snapshot.state, snapshot.as_of, g.placement).map_err(|cause| {
-                let what = format!("snapshot of partition {partition}, bucket {}", snapshot.bucket);
-                PortError::new(ErrorKind::Corrupt, what).caused_by(cause)
-            })?;
-        fold.restore(snapshot.bucket, bucket);
+        let Snapshot { bucket, as_of, state, .. } = snapshot;
+        let restored = match bucket {
+            CONTROL => decode_control(state, as_of).map(|control| fold.restore_control(control)),
+            bucket => {
+                decode_bucket(state, as_of, g.placement).map(|state| fold.restore(bucket, state))
+            }
+        };
+        restored.map_err(|cause| {
+            let what = format!("snapshot of partition {partition}, bucket {bucket}");
+            PortError::new(ErrorKind::Corrupt, what).caused_by(cause)
+        })?;
     }
     Ok((fold, next))
 }
@@ -39,7 +47,14 @@ impl Checkpoint {
             bucket.dirty = false;
             Snapshot { bucket: index, epoch, as_of, state: encode_bucket(bucket) }
         });
-        Self { as_of, buckets: buckets.collect() }
+        let mut buckets: Vec<_> = buckets.collect();
+        // Last: what was seen before time began is in the buckets under the day on which it did.
+        let control = fold.control_mut();
+        if std::mem::take(&mut control.dirty) {
+            let state = encode_control(control);
+            buckets.push(Snapshot { bucket: CONTROL, epoch, as_of, state });
+        }
+        Self { as_of, buckets }
     }
 
     /// Writes it: first the buckets, then the cursor that counts on them.

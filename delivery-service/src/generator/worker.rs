@@ -5,23 +5,24 @@ use super::{
     checkpoint::{self, Checkpoint},
     frontier::{self, Inflight},
 };
+use bytes::Bytes;
 use chaski_core::{
     Law, Offset, Origin, Partition,
     fold::Fold,
-    record::{Event, Output},
+    record::{Event, Input, Output, Tick},
     uphold,
 };
 use chaski_ports::{
     Appending, ErrorKind, LogRecord, PortError, ProducePolicy, Producer, Record, Topic,
 };
-use chaski_proto::{EncodedEvent, SCHEMA, decode_command};
+use chaski_proto::{EncodedEvent, SCHEMA, decode_input, encode_input};
 use chaski_records::Undertaker;
 use chaski_runtime::CancellationToken;
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 
 /// How often the cursor is shown to the log's stock tools.
@@ -48,7 +49,8 @@ pub(super) async fn run(
     let snapshot_every = Duration::from_secs(g.config.snapshot_seconds);
     let mut snapshot = interval_at(Instant::now() + snapshot_every, snapshot_every);
     let mut mirror = interval_at(Instant::now() + MIRROR_EVERY, MIRROR_EVERY);
-    for interval in [&mut snapshot, &mut mirror] {
+    let mut tick = interval(Duration::from_secs(g.config.tick_seconds));
+    for interval in [&mut snapshot, &mut mirror, &mut tick] {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let mut worker = Worker {
@@ -62,7 +64,7 @@ pub(super) async fn run(
         prev: vec![None; g.placement.partitions() as usize],
         inflight,
     };
-    let mut saving = FuturesUnordered::new();
+    let (mut saving, mut ticking) = (FuturesUnordered::new(), FuturesUnordered::new());
     loop {
         tokio::select! {
             biased;
@@ -73,6 +75,8 @@ pub(super) async fn run(
                 let checkpoint = worker.checkpoint();
                 saving.extend(checkpoint.map(|c| save(g, partition, epoch, c, reached.clone())));
             }
+            Some(ticked) = ticking.next() => drop(ticked?),
+            _ = tick.tick(), if ticking.is_empty() => ticking.push(worker.tick()?),
             _ = mirror.tick() => {
                 let at = reached.borrow().map_or(next, Offset::next);
                 // For display only; the next one corrects a failure.
@@ -133,6 +137,23 @@ impl Worker<'_> {
         Some(Checkpoint::take(&mut self.fold, self.epoch, as_of))
     }
 
+    /// Writes time and rules into the partition; they hold from the record's place on.
+    fn tick(&self) -> Result<Appending, PortError> {
+        let now = self.g.clock.now_ms();
+        let record = Record {
+            key: Bytes::from_static(b"#control"),
+            value: encode_input(&Input::Tick(Tick { now, rules: self.g.rules })),
+            timestamp_ms: now,
+            record_type: "tick",
+            schema: SCHEMA,
+            traceparent: None,
+        };
+        let lag = now.saturating_sub(self.fold.control().now).max(0) as f64 / 1000.0;
+        let partition = self.partition.to_string();
+        metrics::gauge!("chaski_generator_time_lag_seconds", "partition" => partition).set(lag);
+        self.producer.append(Topic::NewMessages, self.partition, record)
+    }
+
     /// Folds a batch; while there is no room, the outputs on their way are followed.
     async fn take<F>(&mut self, records: Vec<LogRecord>, follower: &mut F) -> Result<(), PortError>
     where
@@ -147,9 +168,9 @@ impl Worker<'_> {
                 self.last.is_none_or(|last| offset > last),
                 "the log went back to {offset}"
             );
-            let appends = match decode_command(record.value.clone()) {
-                Ok(command) => {
-                    self.fold.apply(offset, command, &mut outputs);
+            let appends = match decode_input(record.value.clone()) {
+                Ok(input) => {
+                    self.fold.apply(offset, input, &mut outputs);
                     let all = self.append(offset, &outputs);
                     tokio::select! {
                         appends = all => appends?,

@@ -13,8 +13,10 @@ pub(super) enum CloseReason {
     TokenExpired,
     /// Nothing was heard of the client for two heartbeats.
     Silent,
-    /// No good token.
+    /// No good token, or a device that may not be added.
     NotAuthenticated,
+    /// The device was revoked after its token was issued.
+    Revoked,
     /// The client broke the protocol.
     ProtocolError,
     /// A newer socket of the same device took over.
@@ -33,6 +35,7 @@ impl CloseReason {
             Self::TokenExpired => 4004,
             Self::Silent => 4005,
             Self::NotAuthenticated => 4500,
+            Self::Revoked => 4501,
             Self::ProtocolError => 4502,
             Self::Replaced => 4503,
             Self::TooLarge => 1009,
@@ -48,6 +51,7 @@ impl CloseReason {
             Self::TokenExpired => "token expired",
             Self::Silent => "no frame for two heartbeats",
             Self::NotAuthenticated => "not authenticated",
+            Self::Revoked => "revoked",
             Self::ProtocolError => "protocol error",
             Self::Replaced => "replaced by a newer socket of this device",
             Self::TooLarge => "frame too large",

@@ -1,14 +1,18 @@
 //! What a client asks over its socket, and the reply.
 
-use super::{DeliveryHost, session::Who};
+use super::{DeliveryHost, ring::Ring, session::Who};
+use chaski_core::{ChatId, MessageId};
 use chaski_proto::{
     Problem, client_frame,
-    v1::{self, client_frame::Command, server_frame::Body},
+    v1::{self, client_frame::Command, server_frame::Body, submit_change_request::Change},
 };
 use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
-use tonic::Request;
+use tonic::{Request, Response, Status};
+
+/// Longest reason for a refusal, in Unicode scalar values.
+const REASON_CHARS_MAX: usize = 64;
 
 /// The verdicts that sockets of this host wait for. Bounded by the commands in flight.
 #[derive(Default)]
@@ -44,61 +48,163 @@ impl Drop for Expected<'_> {
     }
 }
 
+/// Who asks, and where.
+pub(super) struct Asker {
+    pub(super) host: Arc<DeliveryHost>,
+    pub(super) ring: Arc<Ring>,
+    pub(super) who: Who,
+}
+
 /// Carries out a command; the reply frame, or none where the contract has none.
-pub(super) async fn run(
-    host: Arc<DeliveryHost>,
-    who: Who,
-    id: u32,
-    command: Command,
-) -> v1::ServerFrame {
+pub(super) async fn run(asker: Asker, id: u32, command: Command) -> Option<v1::ServerFrame> {
     let name = command.name();
     let result = match command {
-        Command::Ping(_) => Ok(Body::Pong(v1::Pong {})),
-        Command::SendMessage(message) => send(&host, &who, message).await,
-        Command::CreateChat(chat) => create(&host, &who, chat).await,
+        Command::Ping(_) => Ok(Some(Body::Pong(v1::Pong {}))),
+        Command::SendMessage(message) => asker.send(message).await.map(Some),
+        Command::CreateChat(chat) => asker.create(chat).await.map(Some),
+        Command::ModifyChat(chat) => asker.modify(Change::Chat(chat)).await.map(Some),
+        Command::ModifyChatParticipants(one) => {
+            asker.modify(Change::Participants(one)).await.map(Some)
+        }
+        Command::MarkRead(mark) => asker.mark_read(&mark).await.map(|()| None),
+        Command::RejectMessage(refusal) => asker.refuse(refusal).await.map(|()| None),
+        Command::SetConnection(connection) => asker.connect(connection).await.map(Some),
+        Command::SetSettings(settings) => asker.set(settings).await.map(Some),
         Command::Hello(_) => Err(Problem::invalid("hello was said before")),
-        _ => Err(Problem::new(501, "not_implemented", format!("{name} is not served yet"))),
+        Command::Authenticate(_) => Err(Problem::invalid("a session answers this itself")),
     };
     let outcome = if result.is_ok() { "ok" } else { "error" };
     metrics::counter!("chaski_commands_total", "command" => name, "outcome" => outcome)
         .increment(1);
-    v1::ServerFrame::reply(id, result.unwrap_or_else(|problem| Body::Error(problem.to_frame())))
+    let body = result.unwrap_or_else(|problem| Some(Body::Error(problem.to_frame())));
+    body.map(|body| v1::ServerFrame::reply(id, body))
 }
 
-async fn send(host: &DeliveryHost, who: &Who, message: v1::SendMessage) -> Result<Body, Problem> {
-    let client_message_id = message.client_message_id.clone();
-    let request = v1::SubmitMessageRequest { caller: Some(who.caller()), message: Some(message) };
-    let reply = host.parts.sender.submit(Request::new(request)).await?.into_inner();
-    Ok(Body::MessageAccepted(v1::MessageAccepted {
-        client_message_id,
-        message_id: reply.message_id,
-        chat_id: reply.chat_id,
-        token: reply.token,
-    }))
-}
+impl Asker {
+    async fn send(&self, message: v1::SendMessage) -> Result<Body, Problem> {
+        let client_message_id = message.client_message_id.clone();
+        let caller = Some(self.who.caller());
+        let request = v1::SubmitMessageRequest { caller, message: Some(message) };
+        let reply = self.host.parts.sender.submit(Request::new(request)).await?.into_inner();
+        Ok(Body::MessageAccepted(v1::MessageAccepted {
+            client_message_id,
+            message_id: reply.message_id,
+            chat_id: reply.chat_id,
+            token: reply.token,
+        }))
+    }
 
-async fn create(host: &DeliveryHost, who: &Who, chat: v1::CreateChat) -> Result<Body, Problem> {
-    let id = uuid::Uuid::new_v4().into_bytes();
-    let mut expected = host.verdicts.expect(id);
-    let request = v1::SubmitChatRequest {
-        caller: Some(who.caller()),
-        chat: Some(chat),
-        request_id: id.to_vec().into(),
-    };
-    let reply = host.parts.sender.submit_chat(Request::new(request)).await?.into_inner();
-    let patience = Duration::from_millis(host.config.verdict_ms);
-    match tokio::time::timeout(patience, &mut expected.settled).await {
-        Ok(Ok(verdict)) => match verdict.cause().to_core() {
-            None => Ok(Body::ChatCreated(v1::ChatCreated {
-                chat_id: reply.chat_id,
-                token: reply.token,
-            })),
-            Some(cause) => {
-                let (status, code, words) = cause.describe();
-                Err(Problem::new(status as u16, code, words))
+    async fn create(&self, chat: v1::CreateChat) -> Result<Body, Problem> {
+        let reply = self
+            .decided(|request_id| {
+                let caller = Some(self.who.caller());
+                let request = v1::SubmitChatRequest { caller, chat: Some(chat), request_id };
+                self.host.parts.sender.submit_chat(Request::new(request))
+            })
+            .await?;
+        let v1::SubmitReply { chat_id, token, .. } = reply;
+        Ok(Body::ChatCreated(v1::ChatCreated { chat_id, token }))
+    }
+
+    async fn modify(&self, change: Change) -> Result<Body, Problem> {
+        let reply = self
+            .decided(|request_id| {
+                let caller = Some(self.who.caller());
+                let request = v1::SubmitChangeRequest { caller, change: Some(change), request_id };
+                self.host.parts.sender.submit_change(Request::new(request))
+            })
+            .await?;
+        let v1::SubmitReply { chat_id, token, .. } = reply;
+        Ok(Body::ChatModified(v1::ChatModified { chat_id, token }))
+    }
+
+    /// Submits a command and waits for its chat's verdict, which comes by in the log.
+    async fn decided<F>(
+        &self,
+        submit: impl FnOnce(bytes::Bytes) -> F,
+    ) -> Result<v1::SubmitReply, Problem>
+    where
+        F: Future<Output = Result<Response<v1::SubmitReply>, Status>>,
+    {
+        let id = uuid::Uuid::new_v4().into_bytes();
+        let mut expected = self.host.verdicts.expect(id);
+        let reply = submit(id.to_vec().into()).await?.into_inner();
+        let patience = Duration::from_millis(self.host.config.verdict_ms);
+        match tokio::time::timeout(patience, &mut expected.settled).await {
+            Ok(Ok(verdict)) => match verdict.cause().to_core() {
+                None => Ok(reply),
+                Some(cause) => {
+                    let (status, code, words) = cause.describe();
+                    Err(Problem::new(status as u16, code, words))
+                }
+            },
+            _ => Err(Problem::outcome_unknown()),
+        }
+    }
+
+    async fn mark_read(&self, mark: &v1::MarkRead) -> Result<(), Problem> {
+        let chat: ChatId = mark.chat_id.parse()?;
+        if mark.seq == 0 {
+            return Err(Problem::invalid("seq counts from 1"));
+        }
+        let (host, user) = (&self.host, &self.who.user);
+        let hide_read = match self.ring.hide_read(user) {
+            Some(hide) => hide,
+            None => {
+                let settings = Request::new(self.who.caller());
+                let settings = host.parts.connections.get_settings(settings).await?.into_inner();
+                self.ring.learn_hide_read(user, settings.hide_read_marks)
             }
-        },
-        _ => Err(Problem::outcome_unknown()),
+        };
+        host.receipts.read(user, chat, mark.seq, hide_read);
+        Ok(())
+    }
+
+    async fn refuse(&self, refusal: v1::RejectMessage) -> Result<(), Problem> {
+        let chat: ChatId = refusal.chat_id.parse()?;
+        let id: MessageId = refusal.message_id.parse()?;
+        if refusal.reason.chars().nth(REASON_CHARS_MAX).is_some() {
+            let max = REASON_CHARS_MAX;
+            return Err(Problem::invalid(format!("reason is longer than {max} characters")));
+        }
+        let (host, caller) = (&self.host, self.who.caller());
+        let message = match self.ring.find(&self.who.user, &chat, id) {
+            Some(message) => message,
+            None => {
+                let request = v1::FindMessageRequest {
+                    caller: Some(caller.clone()),
+                    chat_id: chat.to_string(),
+                    message_id: id.to_string(),
+                };
+                let reply = host.parts.messages.find_message(Request::new(request)).await?;
+                reply.into_inner().message.ok_or_else(|| {
+                    Problem::not_found("there is no such message, or it is older than a day")
+                })?
+            }
+        };
+        let request = v1::SubmitRefusalRequest {
+            caller: Some(caller),
+            refusal: Some(refusal),
+            message: Some(message),
+        };
+        host.parts.sender.submit_refusal(Request::new(request)).await?;
+        Ok(())
+    }
+
+    async fn connect(&self, connection: v1::SetConnection) -> Result<Body, Problem> {
+        let caller = Some(self.who.caller());
+        let request = v1::SetConnectionRequest { caller, connection: Some(connection) };
+        let reply = self.host.parts.connections.set(Request::new(request)).await?;
+        Ok(Body::ConnectionSet(reply.into_inner()))
+    }
+
+    async fn set(&self, settings: v1::SetSettings) -> Result<Body, Problem> {
+        let caller = Some(self.who.caller());
+        let hide_read = settings.hide_read_marks;
+        let request = v1::SetSettingsRequest { caller, settings: Some(settings) };
+        let reply = self.host.parts.connections.put_settings(Request::new(request)).await?;
+        self.ring.set_hide_read(&self.who.user, hide_read);
+        Ok(Body::SettingsSet(reply.into_inner()))
     }
 }
 

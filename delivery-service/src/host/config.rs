@@ -29,6 +29,16 @@ pub struct HostConfig {
     pub cursors_unsaved_max: usize,
     /// How long a command waits for its chat's verdict, in milliseconds.
     pub verdict_ms: u64,
+    /// How long marks are collected before they are submitted together, in milliseconds.
+    pub receipts_every_ms: u64,
+    /// Most marks (one for each chat and user) that wait to be submitted; at the limit they are
+    /// submitted at once, and further ones are dropped: a later mark covers them.
+    pub receipts_pending_max: usize,
+    /// Most messages of one socket that are sent and not acknowledged and still count as
+    /// delivered once they are; past it the oldest are forgotten.
+    pub receipts_unacked_max: usize,
+    /// Most receipts that wait for one socket; further ones are dropped.
+    pub receipts_session_max: usize,
 }
 
 impl Default for HostConfig {
@@ -45,6 +55,10 @@ impl Default for HostConfig {
             cursor_save_ms: 2000,
             cursors_unsaved_max: 10_000,
             verdict_ms: 5000,
+            receipts_every_ms: 250,
+            receipts_pending_max: 100_000,
+            receipts_unacked_max: 4096,
+            receipts_session_max: 1000,
         }
     }
 }

@@ -1,19 +1,17 @@
 //! Fills the ring of one owned partition from the log, from a place whose watermark is known.
 
 use super::{
-    DeliveryHost, ROLE,
-    close::CloseReason,
-    ring::{Entry, Ring},
+    DeliveryHost, ROLE, blocks::PartitionBlocks, close::CloseReason, entry::Entry, ring::Ring,
 };
-use chaski_core::{Partition, Verdict, Watermark};
+use chaski_core::{Offset, Partition, UserId, Verdict, Watermark, connection::BlockEdge};
 use chaski_ports::{ErrorKind, LogRecord, PortError, Topic};
 use chaski_proto::{
-    RecipientRecord,
+    Malformed, RecipientEntry, RecipientRecord, connection_change,
     v1::{self, recipients_record::Event},
     watermark_from_proto,
 };
 use chaski_runtime::CancellationToken;
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
@@ -24,6 +22,8 @@ use tonic::Request;
 const RESTART_DELAY: Duration = Duration::from_millis(500);
 /// How often the cursor is shown to the log's stock tools.
 const MIRROR_EVERY: Duration = Duration::from_secs(2);
+/// How often it is asked what inboxes still keep.
+const RETENTION_EVERY: Duration = Duration::from_secs(60);
 
 /// Serves the partition until `stop`; after a failure that may pass, starts again.
 pub(super) async fn run(
@@ -56,85 +56,176 @@ async fn feed(
     stop: &CancellationToken,
     warm: &watch::Sender<()>,
 ) -> Result<(), PortError> {
-    let log = &host.parts.log;
-    let mut mark = oldest_watermark(host, partition).await?;
-    let warm_at = log.bounds(Topic::Recipients, partition).await?.end;
-    let mut reader = log.reader(Topic::Recipients, partition, mark.next).await?;
-    let ring = Arc::new(Ring::new(mark.next, host.config.ring_bytes));
-    tracing::info!(%partition, from = %mark.next, to = %warm_at, "delivery warms up");
-    let mut serving = false;
-    let mut mirror = interval(MIRROR_EVERY);
-    mirror.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut mirrored = None;
+    let watermarks = watermarks(host, partition, 100).await?;
+    let mark = oldest(host, partition, &watermarks).await?;
+    let ring =
+        Arc::new(Ring::new(mark.next, host.config.ring_bytes, host.config.receipts_session_max));
+    ring.expire_before(Offset(watermarks.inbox_start));
+    let blocks = PartitionBlocks::load(host, partition, mark.next).await?;
+    let feed = Feed { host, partition, ring: Arc::clone(&ring), mark, blocks };
+    tokio::select! {
+        end = feed.run(stop, warm) => end,
+        never = follow_retention(host, partition, &ring) => match never {},
+    }
+}
+
+/// Asks again and again what inboxes still keep.
+async fn follow_retention(host: &DeliveryHost, partition: Partition, ring: &Ring) -> Infallible {
     loop {
-        if !serving && mark.next >= warm_at {
-            serving = true;
-            host.rings.write().insert(partition, Arc::clone(&ring));
-            warm.send_replace(());
-            tracing::info!(%partition, at = %mark.next, "delivery serves");
-        }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            _ = mirror.tick(), if mirrored != Some(mark.next) => {
-                mirrored = Some(mark.next);
-                let at = [(partition, mark.next)];
-                // For display only; the next one corrects a failure.
-                let _ = log.mirror("chaski.mirror.delivery", Topic::Recipients, &at).await;
-            }
-            records = reader.next() => take(host, &ring, &mut mark, records?),
+        tokio::time::sleep(RETENTION_EVERY).await;
+        // Where there is no answer the next one corrects it.
+        if let Ok(reply) = watermarks(host, partition, 1).await {
+            ring.expire_before(Offset(reply.inbox_start));
         }
     }
 }
 
-/// The oldest place to start from whose watermark is known: the ring is warm from there on.
-async fn oldest_watermark(
+async fn watermarks(
     host: &DeliveryHost,
     partition: Partition,
-) -> Result<Watermark, PortError> {
-    let request = v1::WatermarksRequest { partition: partition.0, limit: 100 };
+    limit: u32,
+) -> Result<v1::WatermarksReply, PortError> {
+    let request = v1::WatermarksRequest { partition: partition.0, limit };
     let reply = host.parts.messages.watermarks(Request::new(request)).await.map_err(|error| {
         PortError::new(ErrorKind::Unavailable, "asking the message service where to start")
             .caused_by(error)
     })?;
-    let start = host.parts.log.bounds(Topic::Recipients, partition).await?.start;
-    let marks = reply.into_inner().watermarks;
-    let kept = marks.iter().rev().map(watermark_from_proto).find(|mark| mark.next >= start);
-    Ok(kept.unwrap_or_default())
+    Ok(reply.into_inner())
 }
 
-/// Applies a batch: what is fresh goes into the ring, verdicts to who waits for them.
-fn take(host: &DeliveryHost, ring: &Ring, mark: &mut Watermark, records: Vec<LogRecord>) {
-    let mut entries = Vec::with_capacity(records.len());
-    for record in records {
-        mark.next = record.offset.next();
-        let bytes = record.value.len();
-        let placed = RecipientRecord::decode(record.value);
-        let entry = placed.and_then(|placed| {
-            let Some((source, origin)) = placed.origin else { return placed.entry.map(|_| None) };
-            match mark.admit(source, origin, placed.prev) {
-                Verdict::Apply => placed.entry.map(Some),
-                Verdict::Repeat => Ok(count("chaski_repeats_total")),
-                Verdict::Hole => Ok(count("chaski_holes_total")),
+/// The oldest place to start from whose watermark is known: the ring is warm from there on.
+async fn oldest(
+    host: &DeliveryHost,
+    partition: Partition,
+    reply: &v1::WatermarksReply,
+) -> Result<Watermark, PortError> {
+    let start = host.parts.log.bounds(Topic::Recipients, partition).await?.start;
+    let marks = reply.watermarks.iter().rev().map(watermark_from_proto);
+    Ok(marks.into_iter().find(|mark| mark.next >= start).unwrap_or_default())
+}
+
+/// A partition being read into its ring.
+struct Feed<'a> {
+    host: &'a DeliveryHost,
+    partition: Partition,
+    ring: Arc<Ring>,
+    /// What has been read, and the blocks that hold there.
+    mark: Watermark,
+    blocks: PartitionBlocks,
+}
+
+impl Feed<'_> {
+    async fn run(
+        mut self,
+        stop: &CancellationToken,
+        warm: &watch::Sender<()>,
+    ) -> Result<(), PortError> {
+        let (host, partition) = (self.host, self.partition);
+        let log = &host.parts.log;
+        let warm_at = log.bounds(Topic::Recipients, partition).await?.end;
+        let mut reader = log.reader(Topic::Recipients, partition, self.mark.next).await?;
+        tracing::info!(%partition, from = %self.mark.next, to = %warm_at, "delivery warms up");
+        let mut serving = false;
+        let mut mirror = interval(MIRROR_EVERY);
+        mirror.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut mirrored = None;
+        loop {
+            if !serving && self.mark.next >= warm_at {
+                serving = true;
+                host.rings.write().insert(partition, Arc::clone(&self.ring));
+                warm.send_replace(());
+                tracing::info!(%partition, at = %self.mark.next, "delivery serves");
             }
-        });
-        match entry {
-            Ok(Some(entry)) => match entry.event {
-                Event::Message(_) | Event::ChatChange(_) | Event::Rejection(_) => {
-                    entries.push(Entry::new(record.offset, entry.users, entry.event, bytes));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                _ = mirror.tick(), if mirrored != Some(self.mark.next) => {
+                    mirrored = Some(self.mark.next);
+                    let at = [(partition, self.mark.next)];
+                    // For display only; the next one corrects a failure.
+                    let _ = log.mirror("chaski.mirror.delivery", Topic::Recipients, &at).await;
                 }
-                Event::Verdict(verdict) => host.verdicts.settle(verdict),
-                Event::Duplicate(_) | Event::ConnectionRequest(_) | Event::Marks(_) => {}
-            },
-            Ok(None) => {}
+                records = reader.next() => self.take(records?),
+            }
+        }
+    }
+
+    /// Applies a batch: what is fresh goes into the ring, verdicts and receipts to who waits for
+    /// them.
+    fn take(&mut self, records: Vec<LogRecord>) {
+        let mut batch = Batch::with_capacity(records.len());
+        for record in records {
+            self.mark.next = record.offset.next();
+            let bytes = record.value.len();
+            let applied = self.admit(record.value).and_then(|entry| match entry {
+                Some(entry) => self.apply((record.offset, bytes), entry, &mut batch),
+                None => Ok(()),
+            });
             // The message service buries it and raises the alert.
-            Err(cause) => {
+            if let Err(cause) = applied {
                 count::<()>("chaski_undecodable_total");
                 tracing::error!(offset = %record.offset, %cause, "a record cannot be shown");
             }
         }
+        self.ring.push(batch.entries, self.mark.next);
+        batch.receipts.iter().for_each(|(users, marks)| self.ring.tell(users, marks));
     }
-    ring.push(entries, mark.next);
+
+    /// What a record says, where it is fresh.
+    fn admit(&mut self, value: bytes::Bytes) -> Result<Option<RecipientEntry>, Malformed> {
+        let placed = RecipientRecord::decode(value)?;
+        let Some((source, origin)) = placed.origin else { return placed.entry.map(|_| None) };
+        match self.mark.admit(source, origin, placed.prev) {
+            Verdict::Apply => placed.entry.map(Some),
+            Verdict::Repeat => Ok(count("chaski_repeats_total")),
+            Verdict::Hole => Ok(count("chaski_holes_total")),
+        }
+    }
+
+    fn apply(
+        &mut self,
+        (offset, bytes): (Offset, usize),
+        entry: RecipientEntry,
+        batch: &mut Batch,
+    ) -> Result<(), Malformed> {
+        let RecipientEntry { users, event, at_ms, .. } = entry;
+        let mut hidden = Vec::new();
+        match &event {
+            Event::Message(message) => {
+                hidden = self.blocks.hidden_from(&users, &message.sender_id);
+                self.blocks.watch(self.host, (self.partition, offset), &users, message);
+            }
+            Event::ConnectionChange(change) => {
+                let change = connection_change(change, at_ms)?;
+                if let Some(edge) = BlockEdge::of(&users[0], offset, &change) {
+                    self.blocks.pass(edge);
+                }
+            }
+            Event::ChatChange(_) | Event::Rejection(_) | Event::SettingsChange(_) => {}
+            Event::Verdict(_) | Event::Duplicate(_) | Event::Marks(_) => {
+                match event {
+                    Event::Verdict(verdict) => self.host.verdicts.settle(verdict),
+                    Event::Marks(marks) => batch.receipts.push((users, marks)),
+                    _ => {}
+                }
+                return Ok(());
+            }
+        }
+        batch.entries.push(Entry::new(offset, users, event, bytes).hide_from(hidden));
+        Ok(())
+    }
+}
+
+/// What a batch of records gives.
+struct Batch {
+    entries: Vec<Entry>,
+    receipts: Vec<(Vec<UserId>, v1::ReceiptMarks)>,
+}
+
+impl Batch {
+    fn with_capacity(records: usize) -> Self {
+        Self { entries: Vec::with_capacity(records), receipts: Vec::new() }
+    }
 }
 
 /// Counts a record that is passed over.

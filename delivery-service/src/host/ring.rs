@@ -3,107 +3,39 @@
 //! Devices read it at their own pace: a record is kept once, its frame is encoded once, and a
 //! user's events are found without looking at anybody else's.
 
-use super::close::CloseReason;
-use bytes::Bytes;
-use chaski_core::{DeviceId, Law, Offset, Position, UserId, uphold};
-use chaski_proto::{
-    event_body,
-    v1::{self, recipients_record},
-};
+use super::{close::CloseReason, entry::Entry, subscriber::Subscriber};
+use chaski_core::{ChatId, DeviceId, Law, MessageId, Offset, Position, UserId, uphold};
+use chaski_proto::{new_message, v1};
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
-use tokio::sync::Notify;
 
-/// An applied record with something to show.
-pub(super) struct Entry {
-    pub(super) position: Position,
-    users: Vec<UserId>,
-    event: recipients_record::Event,
-    bytes: usize,
-    json: OnceLock<Bytes>,
-    protobuf: OnceLock<Bytes>,
-}
-
-impl Entry {
-    pub(super) fn new(
-        offset: Offset,
-        users: Vec<UserId>,
-        event: recipients_record::Event,
-        bytes: usize,
-    ) -> Self {
-        let position = Position::at(offset);
-        // The frame in one format and the bookkeeping are about as much again.
-        let bytes = 2 * bytes + 200;
-        Self { position, users, event, bytes, json: OnceLock::new(), protobuf: OnceLock::new() }
-    }
-
-    /// The frame for the `index`-th user, encoded once where all see the same.
-    pub(super) fn frame(&self, index: u32, json: bool) -> Bytes {
-        let encode = || {
-            let body = event_body(&self.event, index as usize);
-            let body = body.expect("only records with something to show enter the ring");
-            v1::ServerFrame::event(self.position.0, body).to_bytes(json)
-        };
-        if matches!(self.event, recipients_record::Event::ChatChange(_)) {
-            return encode(); // visibleFrom is each user's own
-        }
-        let cache = if json { &self.json } else { &self.protobuf };
-        cache.get_or_init(encode).clone()
-    }
-}
-
-/// A session that wants to hear of its user's events.
-pub(super) struct Subscriber {
-    id: u64,
-    device: DeviceId,
-    /// Told when there is something to read, or a reason to close.
-    pub(super) wake: Arc<Notify>,
-    dismissed: Arc<OnceLock<CloseReason>>,
-}
-
-impl Subscriber {
-    /// Why the session is to end, if it is.
-    pub(super) fn dismissed(&self) -> Option<CloseReason> {
-        self.dismissed.get().copied()
-    }
-
-    fn dismiss(&self, reason: CloseReason) {
-        // The first reason stands.
-        let _ = self.dismissed.set(reason);
-        self.wake.notify_one();
-    }
-
-    fn twin(&self) -> Self {
-        Self {
-            id: self.id,
-            device: self.device.clone(),
-            wake: Arc::clone(&self.wake),
-            dismissed: Arc::clone(&self.dismissed),
-        }
-    }
-}
+/// How far back a user's events are looked through for one of them.
+const LOOK_BACK: usize = 1000;
 
 /// What a device finds in the ring.
 pub(super) enum Read {
     /// Its cursor is before the ring.
     Behind,
+    /// Its cursor is before what inboxes keep, too: it goes on after this position.
+    Expired(Position),
     /// Events after its cursor, in order; empty: it has seen all.
-    Events(Vec<(Arc<Entry>, u32)>),
+    Events {
+        /// The next ones.
+        events: Vec<(Arc<Entry>, u32)>,
+        /// Whether there are more behind them.
+        more: bool,
+    },
 }
 
 /// The ring of one partition.
 pub(super) struct Ring {
     inner: Mutex<Inner>,
     bytes_max: usize,
-}
-
-impl Slot {
-    fn new(known_from: Offset) -> Self {
-        Self { known_from, events: VecDeque::new(), subscribers: Vec::new() }
-    }
+    /// Most receipts that wait for one session.
+    receipts_max: usize,
 }
 
 struct Inner {
@@ -113,9 +45,13 @@ struct Inner {
     start: Offset,
     /// The next offset to be read from the log.
     end: Offset,
+    /// What stands before is not kept in inboxes any more.
+    inbox_start: Offset,
     users: HashMap<UserId, Slot>,
     next_id: u64,
     sessions: usize,
+    /// Why nobody is served here any more.
+    closed: Option<CloseReason>,
 }
 
 /// A user of whom there are events in the ring, or sessions.
@@ -125,21 +61,32 @@ struct Slot {
     known_from: Offset,
     events: VecDeque<(Arc<Entry>, u32)>,
     subscribers: Vec<Subscriber>,
+    /// The user's `hideReadMarks`, where it is known here: a change of it that is or was in the
+    /// ring, or what a session has asked for.
+    hide_read: Option<bool>,
+}
+
+impl Slot {
+    fn new(known_from: Offset) -> Self {
+        Self { known_from, events: VecDeque::new(), subscribers: Vec::new(), hide_read: None }
+    }
 }
 
 impl Ring {
     /// An empty ring that begins at `start`.
-    pub(super) fn new(start: Offset, bytes_max: usize) -> Self {
+    pub(super) fn new(start: Offset, bytes_max: usize, receipts_max: usize) -> Self {
         let inner = Inner {
             entries: VecDeque::new(),
             bytes: 0,
             start,
             end: start,
+            inbox_start: Offset::default(),
             users: HashMap::new(),
             next_id: 0,
             sessions: 0,
+            closed: None,
         };
-        Self { inner: Mutex::new(inner), bytes_max }
+        Self { inner: Mutex::new(inner), bytes_max, receipts_max }
     }
 
     /// Adds entries in order and moves the end; wakes the devices they are for.
@@ -156,7 +103,8 @@ impl Ring {
                     None => inner.users.entry(user.clone()).or_insert(Slot::new(inner.start)),
                 };
                 slot.events.push_back((Arc::clone(&entry), index));
-                slot.subscribers.iter().for_each(|s| s.wake.notify_one());
+                slot.hide_read = entry.hide_read_marks().or(slot.hide_read);
+                slot.subscribers.iter().for_each(Subscriber::wake);
             }
             inner.entries.push_back(entry);
         }
@@ -172,10 +120,17 @@ impl Ring {
         let inner = self.inner.lock();
         let slot = inner.users.get(user);
         let known_from = slot.map_or(inner.start, |slot| slot.known_from);
-        if after.first_offset_after().is_none_or(|first| first < known_from) {
-            return Read::Behind;
+        let first = after.first_offset_after();
+        if first.is_none_or(|first| first < known_from) {
+            let last_expired = inner.inbox_start.0.checked_sub(1).map(Offset);
+            return match last_expired {
+                Some(last) if first.is_some_and(|first| first <= last) => {
+                    Read::Expired(Position::at(last))
+                }
+                _ => Read::Behind,
+            };
         }
-        let Some(slot) = slot else { return Read::Events(Vec::new()) };
+        let Some(slot) = slot else { return Read::Events { events: Vec::new(), more: false } };
         let from = slot.events.partition_point(|(entry, _)| entry.position <= after);
         let mut bytes = 0;
         let events = slot.events.range(from..).take_while(|(entry, _)| {
@@ -183,7 +138,81 @@ impl Ring {
             bytes += entry.bytes;
             fits
         });
-        Read::Events(events.cloned().collect())
+        let events: Vec<_> = events.cloned().collect();
+        let more = from + events.len() < slot.events.len();
+        Read::Events { events, more }
+    }
+
+    /// Inboxes keep nothing before this any more.
+    pub(super) fn expire_before(&self, inbox_start: Offset) {
+        self.inner.lock().inbox_start = inbox_start;
+    }
+
+    /// The newest messages of others that a user was shown up to a position: chat and seq.
+    pub(super) fn taken(&self, user: &UserId, upto: Position) -> Vec<(ChatId, u64)> {
+        let inner = self.inner.lock();
+        let Some(slot) = inner.users.get(user) else { return Vec::new() };
+        let end = slot.events.partition_point(|(entry, _)| entry.position <= upto);
+        let events = slot.events.range(end.saturating_sub(LOOK_BACK)..end);
+        events
+            .filter_map(|(entry, index)| entry.message(*index))
+            .filter(|message| message.sender_id != user.as_str())
+            .filter_map(|message| Some((message.chat_id.parse().ok()?, message.seq)))
+            .collect()
+    }
+
+    /// A recent message that the user was shown.
+    pub(super) fn find(
+        &self,
+        user: &UserId,
+        chat: &ChatId,
+        id: MessageId,
+    ) -> Option<v1::NewMessage> {
+        let inner = self.inner.lock();
+        let events = inner.users.get(user)?.events.iter().rev().take(LOOK_BACK);
+        events
+            .filter_map(|(entry, index)| entry.message(*index))
+            .find(|message| message.message_id[..] == id.0 && message.chat_id == chat.as_str())
+            .map(new_message)
+    }
+
+    /// Receipts for the sessions of these users; they have no place in the order.
+    pub(super) fn tell(&self, users: &[UserId], marks: &v1::ReceiptMarks) {
+        let Ok(chat) = marks.chat_id.parse::<ChatId>() else { return };
+        let inner = self.inner.lock();
+        for user in users {
+            let Some(slot) = inner.users.get(user).filter(|s| !s.subscribers.is_empty()) else {
+                continue;
+            };
+            // Users are told their own marks as they are, and of others what those show.
+            let theirs = |mark: &&v1::MemberMark| (mark.user_id == user.as_str()) == marks.own;
+            for mark in marks.marks.iter().filter(theirs) {
+                let Ok(whose) = mark.user_id.parse::<UserId>() else { continue };
+                let read = if marks.own { mark.read_seq } else { mark.public_read_seq };
+                for subscriber in &slot.subscribers {
+                    subscriber.tell(chat, whose.clone(), (mark.delivered_seq, read));
+                }
+            }
+        }
+    }
+
+    /// The user's `hideReadMarks`, where it is known.
+    pub(super) fn hide_read(&self, user: &UserId) -> Option<bool> {
+        self.inner.lock().users.get(user)?.hide_read
+    }
+
+    /// What the settings say, as asked a moment ago: what has come by the log since is newer.
+    /// Gives what holds.
+    pub(super) fn learn_hide_read(&self, user: &UserId, hide: bool) -> bool {
+        let mut inner = self.inner.lock();
+        inner.users.get_mut(user).map_or(hide, |slot| *slot.hide_read.get_or_insert(hide))
+    }
+
+    /// The user has set it.
+    pub(super) fn set_hide_read(&self, user: &UserId, hide: bool) {
+        if let Some(slot) = self.inner.lock().users.get_mut(user) {
+            slot.hide_read = Some(hide);
+        }
     }
 
     /// Whether a device may resume here: its position is not one that this partition never gave.
@@ -200,23 +229,29 @@ impl Ring {
     }
 
     /// A session of this device begins; an older one of the same device is sent away.
-    pub(super) fn subscribe(&self, user: &UserId, device: &DeviceId) -> Subscriber {
+    pub(super) fn subscribe(&self, user: &UserId, device: &DeviceId, issued_at: i64) -> Subscriber {
         let inner = &mut *self.inner.lock();
         inner.next_id += 1;
         inner.sessions += 1;
-        let subscriber = Subscriber {
-            id: inner.next_id,
-            device: device.clone(),
-            wake: Arc::default(),
-            dismissed: Arc::default(),
-        };
+        let subscriber =
+            Subscriber::new(inner.next_id, device.clone(), issued_at, self.receipts_max);
         let slot = inner.users.entry(user.clone()).or_insert(Slot::new(inner.start));
         slot.subscribers
             .iter()
-            .filter(|other| other.device == *device)
+            .filter(|other| other.device() == device)
             .for_each(|other| other.dismiss(CloseReason::Replaced));
-        slot.subscribers.push(subscriber.twin());
+        slot.subscribers.push(subscriber.clone());
+        if let Some(reason) = inner.closed {
+            subscriber.dismiss(reason);
+        }
         subscriber
+    }
+
+    /// Ends the sessions of a device whose token was issued in this second or before it.
+    pub(super) fn revoke(&self, user: &UserId, device: &DeviceId, revoked_at: i64) {
+        let inner = self.inner.lock();
+        let subscribers = inner.users.get(user).into_iter().flat_map(|slot| &slot.subscribers);
+        subscribers.filter(|s| s.device() == device).for_each(|s| s.revoke(revoked_at));
     }
 
     /// The session is over.
@@ -224,14 +259,15 @@ impl Ring {
         let inner = &mut *self.inner.lock();
         inner.sessions -= 1;
         if let Some(slot) = inner.users.get_mut(user) {
-            slot.subscribers.retain(|s| s.id != subscriber.id);
+            slot.subscribers.retain(|s| !s.is(subscriber));
             inner.forget_if_idle(user);
         }
     }
 
-    /// Sends all sessions away.
+    /// Sends all sessions away, and those that come while they go.
     pub(super) fn dismiss(&self, reason: CloseReason) {
-        let inner = self.inner.lock();
+        let inner = &mut *self.inner.lock();
+        inner.closed.get_or_insert(reason);
         inner.users.values().flat_map(|slot| &slot.subscribers).for_each(|s| s.dismiss(reason));
     }
 
@@ -263,81 +299,5 @@ impl Inner {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn user(text: &str) -> UserId {
-        text.parse().unwrap()
-    }
-
-    fn entry(offset: u64, users: &[&str]) -> Entry {
-        let rejection = recipients_record::Event::Rejection(v1::Rejection::default());
-        Entry::new(Offset(offset), users.iter().map(|u| user(u)).collect(), rejection, 100)
-    }
-
-    #[track_caller]
-    fn check(ring: &Ring, who: &str, after: Position, expected: Option<&[u64]>) {
-        let found = match ring.read(&user(who), after, 1 << 20) {
-            Read::Behind => None,
-            Read::Events(events) => {
-                Some(events.iter().map(|(e, _)| e.position.0 & 0xffff).collect::<Vec<_>>())
-            }
-        };
-        assert_eq!(found.as_deref(), expected);
-    }
-
-    #[test]
-    fn a_user_finds_exactly_their_own_events_after_a_cursor() {
-        let ring = Ring::new(Offset(0), 1 << 20);
-        ring.push(
-            vec![entry(1, &["ana", "ben"]), entry(4, &["ben"]), entry(5, &["ana"])],
-            Offset(6),
-        );
-        check(&ring, "ana", Position::BEGINNING, Some(&[1, 5]));
-        check(&ring, "ana", Position::at(Offset(1)), Some(&[5]));
-        check(&ring, "ben", Position::at(Offset(2)), Some(&[4]));
-        check(&ring, "eve", Position::BEGINNING, Some(&[]));
-        assert!(ring.knows(Position::at(Offset(5))) && !ring.knows(Position::at(Offset(6))));
-    }
-
-    #[test]
-    fn l5_a_cursor_before_the_ring_is_behind_never_skipped() {
-        let ring = Ring::new(Offset(0), 1000); // two entries of 400 bytes
-        ring.push(vec![entry(1, &["ana"]), entry(3, &["ben"]), entry(7, &["ana"])], Offset(8));
-        check(&ring, "ana", Position::BEGINNING, None);
-        check(&ring, "ana", Position::at(Offset(1)), Some(&[7]));
-        let warm = Ring::new(Offset(10), 1000);
-        check(&warm, "ana", Position::at(Offset(8)), None);
-        check(&warm, "ana", Position::at(Offset(9)), Some(&[]));
-    }
-
-    #[test]
-    fn an_idle_device_does_not_fall_behind_a_busy_partition() {
-        let ring = Ring::new(Offset(0), 1000);
-        let here = ring.subscribe(&user("ana"), &"phone".parse().unwrap());
-        ring.push((1..50).map(|offset| entry(offset, &["ben"])).collect(), Offset(50));
-        check(&ring, "ana", Position::BEGINNING, Some(&[]));
-        check(&ring, "eve", Position::BEGINNING, None);
-        ring.push(vec![entry(50, &["ana"])], Offset(51));
-        check(&ring, "ana", Position::BEGINNING, Some(&[50]));
-        ring.push((51..99).map(|offset| entry(offset, &["ben"])).collect(), Offset(99));
-        check(&ring, "ana", Position::BEGINNING, None);
-        ring.unsubscribe(&user("ana"), &here);
-    }
-
-    #[test]
-    fn a_newer_socket_of_a_device_replaces_the_older_one() {
-        let ring = Ring::new(Offset(0), 1000);
-        let (phone, desk) = ("phone".parse().unwrap(), "desk".parse().unwrap());
-        let first = ring.subscribe(&user("ana"), &phone);
-        let other = ring.subscribe(&user("ana"), &desk);
-        let second = ring.subscribe(&user("ana"), &phone);
-        assert_eq!(first.dismissed(), Some(CloseReason::Replaced));
-        assert_eq!((other.dismissed(), second.dismissed()), (None, None));
-        for subscriber in [&first, &other, &second] {
-            ring.unsubscribe(&user("ana"), subscriber);
-        }
-        assert_eq!(ring.sessions(), 0);
-        assert!(ring.inner.lock().users.is_empty(), "nothing is kept for who is not here");
-    }
-}
+#[path = "ring_tests.rs"]
+mod tests;

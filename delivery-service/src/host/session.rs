@@ -4,11 +4,17 @@
 use super::{
     DeliveryHost,
     close::CloseReason,
-    commands,
-    ring::{Read, Ring, Subscriber},
-    upgrade::{self, Incoming, Socket},
+    commands::{self, Asker},
+    is_final,
+    marks::Unacked,
+    opening::{Opening, Start, open_device},
+    ring::{Read, Ring},
+    socket::{Incoming, Socket},
+    subscriber::Subscriber,
+    upgrade,
 };
 use bytes::Bytes;
+use chaski_auth::Identity;
 use chaski_core::{DeviceId, Position, UserId};
 use chaski_proto::{
     Problem, Timestamp,
@@ -19,7 +25,7 @@ use futures::{
     poll,
     stream::{FuturesUnordered, StreamExt},
 };
-use std::{sync::Arc, task::Poll, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, task::Poll, time::Duration};
 use tokio::time::Instant;
 use tonic::Request;
 
@@ -27,6 +33,10 @@ use tonic::Request;
 const PAGE: u32 = 200;
 /// Pause before asking again where the message service is behind the ring or does not answer.
 const PAGE_AGAIN: Duration = Duration::from_millis(100);
+/// How long a session that ends waits for its device to be opened.
+const OPEN_PATIENCE: Duration = Duration::from_secs(2);
+/// Pause before a device is opened again where the message service does not answer.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
 /// How long a session that ends waits for its commands.
 const COMMANDS_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -43,41 +53,10 @@ impl Who {
     }
 }
 
-/// Where a session begins.
-pub(super) struct Start {
-    position: Position,
-    /// The device asked for a place that does not exist: it must read what it has missed.
-    resync: bool,
-}
-
-/// Finds where the device resumes.
-pub(super) async fn open(
-    host: &DeliveryHost,
-    ring: &Ring,
-    who: &Who,
-    resume_after: Option<u64>,
-) -> Result<Start, Problem> {
-    let position = match resume_after {
-        Some(position) => Position(position),
-        None => {
-            // What was acknowledged a moment ago counts before it is saved; looked at first, so
-            // that a save in between is seen in the store.
-            let unsaved = host.acks.unsaved(&who.user, &who.device).unwrap_or_default();
-            let device = host.parts.messages.open_device(Request::new(who.caller())).await?;
-            unsaved.max(Position(device.into_inner().cursor))
-        }
-    };
-    if ring.knows(position) {
-        if resume_after.is_some() {
-            host.acks.note(&who.user, &who.device, position);
-        }
-        Ok(Start { position, resync: false })
-    } else {
-        Ok(Start { position: ring.newest(), resync: true })
-    }
-}
-
 type Page = Result<v1::InboxReply, tonic::Status>;
+
+/// The end of a session: the reason to close, or `None` where the client is gone.
+type End = Option<CloseReason>;
 
 /// One device on one socket.
 pub(super) struct Session {
@@ -88,10 +67,17 @@ pub(super) struct Session {
     subscriber: Subscriber,
     /// The device has been sent everything up to here.
     cursor: Position,
+    /// What of it is not acknowledged.
+    unacked: Unacked,
+    /// While the device is being opened.
+    opening: Option<Opening>,
+    /// What it has acknowledged meanwhile: a device that may not be there has no cursor.
+    acked: Position,
+    /// The `hello`.
+    hello: u32,
     /// Unix seconds.
     expires_at: i64,
-    heard: Instant,
-    commands: FuturesUnordered<BoxFuture<'static, v1::ServerFrame>>,
+    commands: FuturesUnordered<BoxFuture<'static, Option<v1::ServerFrame>>>,
     /// The next page, while the device is behind the ring.
     page: Option<BoxFuture<'static, Page>>,
 }
@@ -101,11 +87,16 @@ impl Session {
         host: Arc<DeliveryHost>,
         ring: Arc<Ring>,
         socket: Socket,
-        who: Who,
-        expires_at: i64,
+        identity: Identity,
+        hello: u32,
     ) -> Self {
-        let subscriber = ring.subscribe(&who.user, &who.device);
+        let who = Who { user: identity.user, device: identity.device };
+        let subscriber = ring.subscribe(&who.user, &who.device, identity.issued_at);
+        if let Some(revoked_at) = host.revoked.of(&who.user, &who.device) {
+            subscriber.revoke(revoked_at);
+        }
         metrics::gauge!("chaski_sessions").increment(1);
+        let unacked = Unacked::new(host.config.receipts_unacked_max);
         Self {
             host,
             ring,
@@ -113,21 +104,30 @@ impl Session {
             who,
             subscriber,
             cursor: Position::BEGINNING,
-            expires_at,
-            heard: Instant::now(),
+            unacked,
+            opening: None,
+            acked: Position::BEGINNING,
+            hello,
+            expires_at: identity.expires_at,
             commands: FuturesUnordered::new(),
             page: None,
         }
     }
 
     /// Serves the socket until its end.
-    pub(super) async fn run(mut self, hello: u32, start: Start) {
-        let reason = match self.serve(hello, start).await {
+    pub(super) async fn run(mut self, start: Start) {
+        let reason = match self.serve(start).await {
             Err(reason) => reason,
             Ok(never) => match never {},
         };
         self.ring.unsubscribe(&self.who.user, &self.subscriber);
         metrics::gauge!("chaski_sessions").decrement(1);
+        // What the device has acknowledged counts, however short its visit was.
+        if let Some(opening) = self.opening.take()
+            && let Ok(Ok(_)) = tokio::time::timeout(OPEN_PATIENCE, opening).await
+        {
+            self.host.acks.note(&self.who.user, &self.who.device, self.acked);
+        }
         let Some(reason) = reason else { return };
         if matches!(reason, CloseReason::Moved | CloseReason::Draining) {
             self.part(reason).await;
@@ -135,13 +135,12 @@ impl Session {
         self.socket.close(reason).await;
     }
 
-    /// The end comes as the reason to close, or as `None` where the client is gone.
-    async fn serve(
-        &mut self,
-        hello: u32,
-        start: Start,
-    ) -> Result<std::convert::Infallible, Option<CloseReason>> {
+    async fn serve(&mut self, start: Start) -> Result<Infallible, End> {
         self.cursor = start.position;
+        self.opening = start.opening;
+        if self.opening.is_some() && !start.resync {
+            self.resumed();
+        }
         let welcome = v1::Welcome {
             user_id: self.who.user.to_string(),
             device_id: self.who.device.to_string(),
@@ -149,51 +148,101 @@ impl Session {
             heartbeat_seconds: self.host.config.heartbeat_seconds,
             expires_at: Some(Timestamp { seconds: self.expires_at, nanos: 0 }),
         };
-        self.send(&v1::ServerFrame::reply(hello, Body::Welcome(welcome))).await?;
+        self.send(&v1::ServerFrame::reply(self.hello, Body::Welcome(welcome))).await?;
         if start.resync {
-            let reason = "this position is not known here".into();
-            let resync = v1::Resync { reason, from_position: self.cursor.0 };
-            self.send(&v1::ServerFrame::event(self.cursor.0, Body::Resync(resync))).await?;
+            self.resync("UNKNOWN_POSITION").await?;
         }
         self.pump().await?;
         loop {
             if let Some(reason) = self.subscriber.dismissed() {
                 return Err(Some(reason));
             }
-            let deadline = self.deadline()?;
-            let wake = Arc::clone(&self.subscriber.wake);
+            let deadline = self.deadline().await?;
+            let subscriber = self.subscriber.clone();
             let room = self.commands.len() < self.host.config.commands_inflight_max;
             tokio::select! {
-                () = wake.notified() => self.pump().await?,
+                () = subscriber.woken() => self.pump().await?,
+                reason = subscriber.dismissal() => return Err(Some(reason)),
                 incoming = self.socket.receive(), if room => self.take(incoming).await?,
-                Some(reply) = self.commands.next() => self.send(&reply).await?,
-                page = async { self.page.as_mut().expect("guarded by the condition").await }, if self.page.is_some() => {
+                Some(reply) = self.commands.next() => self.reply(reply).await?,
+                page = next(&mut self.page) => {
                     self.page = None;
                     self.show_page(page).await?;
                     self.pump().await?;
+                }
+                opened = next(&mut self.opening) => {
+                    self.opening = None;
+                    self.opened(opened).await?;
                 }
                 () = tokio::time::sleep_until(deadline) => {}
             }
         }
     }
 
+    /// The place where a device says that it resumes counts as an acknowledgement: its session
+    /// before may have ended without one.
+    fn resumed(&mut self) {
+        self.ack(self.cursor);
+        let taken = self.ring.taken(&self.who.user, self.cursor);
+        self.host.receipts.delivered(&self.who.user, taken);
+    }
+
+    /// The device is known now, or must go.
+    async fn opened(&mut self, opened: Result<Position, Problem>) -> Result<(), End> {
+        match opened {
+            Ok(_) => {
+                self.host.acks.note(&self.who.user, &self.who.device, self.acked);
+                Ok(())
+            }
+            Err(problem) if is_final(&problem) => {
+                let error = Body::Error(problem.to_frame());
+                self.send(&v1::ServerFrame::reply(self.hello, error)).await?;
+                Err(Some(CloseReason::NotAuthenticated))
+            }
+            Err(_) => {
+                self.opening = Some(open_device(&self.host, &self.who, OPEN_AGAIN));
+                Ok(())
+            }
+        }
+    }
+
+    fn ack(&mut self, position: Position) {
+        self.host.receipts.delivered(&self.who.user, self.unacked.acked(position));
+        self.acked = position.max(self.acked);
+        if self.opening.is_none() {
+            self.host.acks.note(&self.who.user, &self.who.device, position);
+        }
+    }
+
+    fn silence(&self) -> Duration {
+        Duration::from_secs(2 * u64::from(self.host.config.heartbeat_seconds))
+    }
+
+    /// Whether the client was not heard of for two heartbeats. What has come in and was not looked
+    /// at yet, because the session or its process was busy, counts.
+    async fn is_silent(&mut self) -> bool {
+        if self.socket.heard.elapsed() >= self.silence() {
+            tokio::task::yield_now().await;
+            self.socket.listen().await;
+        }
+        self.socket.heard.elapsed() >= self.silence()
+    }
+
     /// The next moment to look at the clock, or the reason why there is none.
-    fn deadline(&self) -> Result<Instant, Option<CloseReason>> {
-        let silence = Duration::from_secs(u64::from(2 * self.host.config.heartbeat_seconds));
+    async fn deadline(&mut self) -> Result<Instant, End> {
         let left_ms = self.expires_at.saturating_mul(1000) - self.host.parts.clock.now_ms();
         if left_ms <= 0 {
             return Err(Some(CloseReason::TokenExpired));
         }
-        if self.heard.elapsed() >= silence {
+        if self.is_silent().await {
             return Err(Some(CloseReason::Silent));
         }
         // Not further ahead than the timer can go.
         let left = Duration::from_millis(left_ms.unsigned_abs()).min(Duration::from_secs(86_400));
-        Ok((self.heard + silence).min(Instant::now() + left))
+        Ok((self.socket.heard + self.silence()).min(Instant::now() + left))
     }
 
-    async fn take(&mut self, incoming: Incoming) -> Result<(), Option<CloseReason>> {
-        self.heard = Instant::now();
+    async fn take(&mut self, incoming: Incoming) -> Result<(), End> {
         let bytes = match incoming {
             Incoming::Frame(bytes) => bytes,
             Incoming::Alive => return Ok(()),
@@ -207,7 +256,7 @@ impl Session {
             if ack.position > self.cursor.0 {
                 return Err(Some(CloseReason::ProtocolError));
             }
-            self.host.acks.note(&self.who.user, &self.who.device, Position(ack.position));
+            self.ack(Position(ack.position));
         }
         match frame.command {
             Some(Command::Authenticate(authenticate)) => {
@@ -215,12 +264,13 @@ impl Session {
                 self.send(&reply).await
             }
             Some(command) => {
-                let command =
-                    commands::run(Arc::clone(&self.host), self.who.clone(), frame.id, command);
+                let (host, ring) = (Arc::clone(&self.host), Arc::clone(&self.ring));
+                let asker = Asker { host, ring, who: self.who.clone() };
                 // Begun at once, so that what a client sends in a row enters the log in that row.
-                let mut command: BoxFuture<'static, _> = Box::pin(command);
+                let mut command: BoxFuture<'static, _> =
+                    Box::pin(commands::run(asker, frame.id, command));
                 match poll!(&mut command) {
-                    Poll::Ready(reply) => self.send(&reply).await,
+                    Poll::Ready(reply) => self.reply(reply).await,
                     Poll::Pending => {
                         self.commands.push(command);
                         Ok(())
@@ -236,6 +286,7 @@ impl Session {
         let body = match upgrade::verify(&self.host, token) {
             Ok(new) if new.user == self.who.user && new.device == self.who.device => {
                 self.expires_at = new.expires_at;
+                self.subscriber.renew(new.issued_at);
                 let expires_at = Some(Timestamp { seconds: new.expires_at, nanos: 0 });
                 Body::Authenticated(v1::Authenticated { expires_at })
             }
@@ -249,25 +300,64 @@ impl Session {
         v1::ServerFrame::reply(id, body)
     }
 
-    /// Sends what the ring has after the cursor; asks for a page where the ring begins later.
-    async fn pump(&mut self) -> Result<(), Option<CloseReason>> {
-        while self.page.is_none() && self.subscriber.dismissed().is_none() {
-            match self.ring.read(&self.who.user, self.cursor, self.host.config.burst_bytes) {
-                Read::Behind => self.page = Some(self.ask_page(Duration::ZERO)),
-                Read::Events(events) => {
-                    let Some((last, _)) = events.last() else {
-                        return Ok(());
-                    };
-                    self.cursor = last.position;
-                    let json = self.socket.json;
-                    let frames: Vec<Bytes> =
-                        events.iter().map(|(e, index)| e.frame(*index, json)).collect();
-                    metrics::counter!("chaski_delivered_total").increment(frames.len() as u64);
-                    self.send_all(frames).await?;
+    /// Sends the receipts that wait and a burst of what the ring has after the cursor; asks for a
+    /// page where the ring begins later. Where there may be more it is woken again, so that a
+    /// device that catches up is heard meanwhile.
+    async fn pump(&mut self) -> Result<(), End> {
+        let receipts = self.subscriber.receipts();
+        if !receipts.is_empty() {
+            let frame = |r| v1::ServerFrame::notice(Body::Receipt(r)).to_bytes(self.socket.json);
+            let frames = receipts.into_iter().map(frame).collect();
+            self.send_all(frames).await?;
+        }
+        if self.page.is_some() {
+            return Ok(());
+        }
+        match self.ring.read(&self.who.user, self.cursor, self.host.config.burst_bytes) {
+            Read::Behind => self.page = Some(self.ask_page(Duration::ZERO)),
+            Read::Expired(last) => {
+                self.cursor = last;
+                self.subscriber.wake();
+                self.resync("EXPIRED").await?;
+            }
+            Read::Events { events, more } => {
+                let Some((last, _)) = events.last() else {
+                    return Ok(());
+                };
+                self.cursor = last.position;
+                if more {
+                    self.subscriber.wake();
                 }
+                let json = self.socket.json;
+                let mut frames = VecDeque::with_capacity(events.len());
+                for (entry, index) in &events {
+                    frames.extend(entry.frame(*index, json));
+                    if let Some(message) = entry.message(*index) {
+                        let place = (entry.position, message.chat_id.as_str(), message.seq);
+                        self.remember(place, &message.sender_id);
+                    }
+                }
+                metrics::counter!("chaski_delivered_total").increment(frames.len() as u64);
+                self.send_all(frames).await?;
             }
         }
         Ok(())
+    }
+
+    /// What others wrote counts as delivered once the device acknowledges it.
+    fn remember(&mut self, (position, chat, seq): (Position, &str, u64), sender: &str) {
+        if sender != self.who.user.as_str()
+            && let Ok(chat) = chat.parse()
+        {
+            self.unacked.sent(position, chat, seq);
+        }
+    }
+
+    /// The device missed events that cannot be shown any more, or asked for a strange place: it
+    /// reads what stands now and goes on behind the cursor.
+    async fn resync(&mut self, reason: &str) -> Result<(), End> {
+        let resync = v1::Resync { reason: reason.into(), from_position: self.cursor.0 };
+        self.send(&v1::ServerFrame::event(self.cursor.0, Body::Resync(resync))).await
     }
 
     fn ask_page(&self, pause: Duration) -> BoxFuture<'static, Page> {
@@ -295,8 +385,15 @@ impl Session {
         };
         let moved = page.upto > self.cursor.0;
         let json = self.socket.json;
-        let fresh = page.events.iter().filter(|e| e.position.is_some_and(|p| p > self.cursor.0));
-        let frames: Vec<Bytes> = fresh.map(|event| event.to_bytes(json)).collect();
+        let mut frames = VecDeque::with_capacity(page.events.len());
+        for event in &page.events {
+            let Some(position) = event.position.filter(|p| *p > self.cursor.0) else { continue };
+            if let Some(Body::NewMessage(message)) = &event.body {
+                let place = (Position(position), message.chat_id.as_str(), message.seq);
+                self.remember(place, &message.sender_id);
+            }
+            frames.push_back(event.to_bytes(json));
+        }
         self.cursor = self.cursor.max(Position(page.upto));
         metrics::counter!("chaski_delivered_total").increment(frames.len() as u64);
         self.send_all(frames).await?;
@@ -306,23 +403,35 @@ impl Session {
         Ok(())
     }
 
-    async fn send(&mut self, frame: &v1::ServerFrame) -> Result<(), Option<CloseReason>> {
-        self.send_all(vec![frame.to_bytes(self.socket.json)]).await
+    async fn reply(&mut self, reply: Option<v1::ServerFrame>) -> Result<(), End> {
+        match reply {
+            Some(reply) => self.send(&reply).await,
+            None => Ok(()),
+        }
     }
 
-    /// Feeds all frames, then flushes once; a socket that takes nothing for too long is cut.
-    async fn send_all(&mut self, frames: Vec<Bytes>) -> Result<(), Option<CloseReason>> {
-        let all = async {
-            for frame in frames {
-                self.socket.feed(frame).await?;
+    async fn send(&mut self, frame: &v1::ServerFrame) -> Result<(), End> {
+        self.send_all(VecDeque::from([frame.to_bytes(self.socket.json)])).await
+    }
+
+    /// Writes all frames, then flushes once. A socket that takes nothing for too long is cut, as
+    /// is one that is not heard of meanwhile, and one whose session is to end.
+    async fn send_all(&mut self, mut frames: VecDeque<Bytes>) -> Result<(), End> {
+        let slow_at = Instant::now() + Duration::from_secs(self.host.config.write_seconds);
+        loop {
+            let silent_at = self.socket.heard + self.silence();
+            tokio::select! {
+                biased;
+                written = self.socket.write(&mut frames) => return written.map_err(|_gone| None),
+                reason = self.subscriber.dismissal() => return Err(Some(reason)),
+                () = tokio::time::sleep_until(slow_at.min(silent_at)) => {}
             }
-            self.socket.flush().await
-        };
-        let patience = Duration::from_secs(self.host.config.write_seconds);
-        match tokio::time::timeout(patience, all).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_gone)) => Err(None),
-            Err(_) => Err(Some(CloseReason::SlowConsumer)),
+            if Instant::now() >= slow_at {
+                return Err(Some(CloseReason::SlowConsumer));
+            }
+            if self.is_silent().await {
+                return Err(Some(CloseReason::Silent));
+            }
         }
     }
 
@@ -330,8 +439,9 @@ impl Session {
     async fn part(&mut self, reason: CloseReason) {
         let answers = async {
             while let Some(reply) = self.commands.next().await {
-                let frame = reply.to_bytes(self.socket.json);
-                if self.socket.feed(frame).await.is_err() {
+                if let Some(reply) = reply
+                    && self.socket.send(&reply).await.is_err()
+                {
                     return;
                 }
             }
@@ -342,6 +452,17 @@ impl Session {
             CloseReason::Moved => upgrade::moved(&self.host, &self.who).await,
             _ => upgrade::draining(),
         };
-        let _ = self.send(&v1::ServerFrame::notice(Body::GoAway(go_away))).await;
+        let farewell = v1::ServerFrame::notice(Body::GoAway(go_away));
+        // The session is dismissed, so this is the socket's own patience.
+        let patience = Duration::from_secs(self.host.config.write_seconds);
+        let _ = tokio::time::timeout(patience, self.socket.send(&farewell)).await;
+    }
+}
+
+/// What comes of it, where there is something to wait for. Cancel safe.
+async fn next<T>(waiting: &mut Option<BoxFuture<'static, T>>) -> T {
+    match waiting {
+        Some(waiting) => waiting.await,
+        None => std::future::pending().await,
     }
 }

@@ -3,16 +3,13 @@
 use super::{
     DeliveryHost,
     close::CloseReason,
-    commands,
-    session::{self, Session, Who},
+    commands, is_final, opening,
+    session::{Session, Who},
+    socket::{Incoming, Socket},
 };
 use axum::{
     Router,
-    body::Bytes,
-    extract::{
-        State,
-        ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade},
-    },
+    extract::{State, ws::WebSocketUpgrade},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -22,7 +19,6 @@ use chaski_proto::{
     Problem,
     v1::{self, client_frame::Command, server_frame::Body},
 };
-use futures::SinkExt;
 use std::{sync::Arc, time::Duration};
 use tonic::Request;
 
@@ -58,7 +54,7 @@ async fn upgrade(
         .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
         .max_frame_size(frame_max)
         .max_message_size(frame_max)
-        .on_upgrade(move |socket| serve(host, Socket { socket, json }, identity))
+        .on_upgrade(move |socket| serve(host, Socket::new(socket, json), identity))
 }
 
 /// The token in the header; none where there is no such header.
@@ -84,71 +80,6 @@ fn refused(problem: &Problem) -> Response {
     (StatusCode::UNAUTHORIZED, headers, body.to_string()).into_response()
 }
 
-/// A WebSocket in one of the two formats.
-pub(super) struct Socket {
-    socket: WebSocket,
-    pub(super) json: bool,
-}
-
-/// What came in.
-pub(super) enum Incoming {
-    Frame(Bytes),
-    /// A ping or pong of the transport.
-    Alive,
-    /// The client is gone, or broke the protocol and was told so.
-    Over(Option<CloseReason>),
-}
-
-impl Socket {
-    /// The next frame. Cancel safe.
-    pub(super) async fn receive(&mut self) -> Incoming {
-        match self.socket.recv().await {
-            Some(Ok(Message::Text(text))) if self.json => Incoming::Frame(text.into()),
-            Some(Ok(Message::Binary(bytes))) if !self.json => Incoming::Frame(bytes),
-            Some(Ok(Message::Text(_) | Message::Binary(_))) => {
-                Incoming::Over(Some(CloseReason::ProtocolError))
-            }
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Incoming::Alive,
-            Some(Ok(Message::Close(_))) | None => Incoming::Over(None),
-            Some(Err(error)) => {
-                let too_large = error.to_string().contains("too long");
-                Incoming::Over(too_large.then_some(CloseReason::TooLarge))
-            }
-        }
-    }
-
-    /// Queues an encoded frame; `flush` sends it.
-    pub(super) async fn feed(&mut self, frame: Bytes) -> Result<(), axum::Error> {
-        let message = match self.json {
-            true => Message::Text(frame.try_into().expect("our JSON is UTF-8")),
-            false => Message::Binary(frame),
-        };
-        self.socket.feed(message).await
-    }
-
-    pub(super) async fn flush(&mut self) -> Result<(), axum::Error> {
-        self.socket.flush().await
-    }
-
-    pub(super) async fn send(&mut self, frame: &v1::ServerFrame) -> Result<(), axum::Error> {
-        self.feed(frame.to_bytes(self.json)).await?;
-        self.flush().await
-    }
-
-    /// Closes with a code, and reads on a little so that the client sees it.
-    pub(super) async fn close(mut self, reason: CloseReason) {
-        metrics::counter!("chaski_closes_total", "code" => reason.code().to_string()).increment(1);
-        let frame = CloseFrame { code: reason.code(), reason: reason.text().into() };
-        let goodbye = async {
-            self.socket.send(Message::Close(Some(frame))).await?;
-            while let Some(Ok(_)) = self.socket.recv().await {}
-            Ok::<_, axum::Error>(())
-        };
-        // A client that does not answer the close is simply dropped.
-        let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
-    }
-}
-
 /// One socket from `hello` to its end.
 async fn serve(host: Arc<DeliveryHost>, mut socket: Socket, identity: Option<Identity>) {
     metrics::counter!("chaski_sockets_opened_total").increment(1);
@@ -166,8 +97,7 @@ async fn serve(host: Arc<DeliveryHost>, mut socket: Socket, identity: Option<Ide
 /// A `hello` that was taken.
 struct Greeting {
     id: u32,
-    who: Who,
-    expires_at: i64,
+    identity: Identity,
     resume_after: Option<u64>,
 }
 
@@ -205,12 +135,7 @@ async fn greet(
             }
         });
     match identity {
-        Ok(identity) => Ok(Greeting {
-            id,
-            who: Who { user: identity.user, device: identity.device },
-            expires_at: identity.expires_at,
-            resume_after: hello.resume_after,
-        }),
+        Ok(identity) => Ok(Greeting { id, identity, resume_after: hello.resume_after }),
         Err(problem) => {
             let error = v1::ServerFrame::reply(id, Body::Error(problem.to_frame()));
             let _ = socket.send(&error).await;
@@ -220,7 +145,8 @@ async fn greet(
 }
 
 async fn welcome(host: Arc<DeliveryHost>, mut socket: Socket, greeting: Greeting) {
-    let Greeting { id, who, expires_at, resume_after } = greeting;
+    let Greeting { id, identity, resume_after } = greeting;
+    let who = Who { user: identity.user.clone(), device: identity.device.clone() };
     if host.is_draining() {
         let _ = socket.send(&v1::ServerFrame::notice(Body::GoAway(draining()))).await;
         return socket.close(CloseReason::Draining).await;
@@ -230,12 +156,17 @@ async fn welcome(host: Arc<DeliveryHost>, mut socket: Socket, greeting: Greeting
         let _ = socket.send(&frame).await;
         return socket.close(CloseReason::Moved).await;
     };
-    match session::open(&host, &ring, &who, resume_after).await {
-        Ok(start) => Session::new(host, ring, socket, who, expires_at).run(id, start).await,
+    match opening::open(&host, &ring, &who, resume_after).await {
+        Ok(start) => Session::new(host, ring, socket, identity, id).run(start).await,
         Err(problem) => {
             let _ = socket.send(&v1::ServerFrame::reply(id, Body::Error(problem.to_frame()))).await;
-            // The client comes again when the store answers.
-            socket.close(CloseReason::Draining).await;
+            socket
+                .close(match is_final(&problem) {
+                    true => CloseReason::NotAuthenticated,
+                    // The client comes again when the store answers.
+                    false => CloseReason::Draining,
+                })
+                .await;
         }
     }
 }

@@ -5,9 +5,13 @@ use chaski_backends::{
     BackendOptions, CoordinatorUrl, LogUrl, StoreUrl, Stores, migrate, open_coordinator, open_log,
     open_stores,
 };
-use chaski_ports::{CheckpointStore, Coordinator, DeviceStore, Expect, Log, MessageStore, Topic};
+use chaski_ports::{
+    ChatStore, CheckpointStore, ConnectionStore, Coordinator, DeviceStore, Expect, Log,
+    MessageStore, Topic,
+};
 use chaski_ports_conformance::{
-    Fixture, LogFixture, checkpoints_cases, devices_cases, messages_cases,
+    Beside, Fixture, INBOX_DAYS, LogFixture, chats_cases, checkpoints_cases, connections_cases,
+    devices_cases, messages_cases,
 };
 use rdkafka::{
     ClientConfig,
@@ -114,6 +118,16 @@ impl Pick for dyn MessageStore {
         stores.messages
     }
 }
+impl Pick for Beside<dyn ChatStore> {
+    fn pick(stores: Stores) -> Arc<Self> {
+        Arc::new(Self { port: stores.chats, messages: stores.messages })
+    }
+}
+impl Pick for Beside<dyn ConnectionStore> {
+    fn pick(stores: Stores) -> Arc<Self> {
+        Arc::new(Self { port: stores.connections, messages: stores.messages })
+    }
+}
 impl Pick for dyn DeviceStore {
     fn pick(stores: Stores) -> Arc<Self> {
         stores.devices
@@ -145,7 +159,8 @@ impl<P: ?Sized> Fixture for StorePlace<P> {
     type Port = P;
 
     async fn open(&self) -> Result<Arc<P>> {
-        let stores = open_stores(&self.url, &BackendOptions::default()).await?;
+        let options = BackendOptions { inbox_days: INBOX_DAYS, ..BackendOptions::default() };
+        let stores = open_stores(&self.url, &options).await?;
         Ok((self.pick)(stores))
     }
 
@@ -284,7 +299,11 @@ async fn drop_old_keyspaces(nodes: &[String]) -> Result<()> {
 
 /// There is no hook behind the last test, so the last case of a whole run does it.
 async fn drop_keyspace_after_the_last() -> Result<()> {
-    let all = messages_cases!(count) + devices_cases!(count) + checkpoints_cases!(count);
+    let all = messages_cases!(count)
+        + chats_cases!(count)
+        + connections_cases!(count)
+        + devices_cases!(count)
+        + checkpoints_cases!(count);
     if CASES_ENDED.fetch_add(1, Ordering::SeqCst) + 1 < all {
         return Ok(());
     }

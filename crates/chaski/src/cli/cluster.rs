@@ -29,8 +29,12 @@ const READY_MAX: Duration = Duration::from_secs(60);
 /// So has a drain; the process is killed then.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// Who stops together, the first ones first: a drain uses the services behind it.
-const STOPS: [&[&str]; 4] =
-    [&["gateway", "delivery"], &["sender", "generator"], &["messages"], &["allocator"]];
+const STOPS: [&[&str]; 4] = [
+    &["gateway", "delivery"],
+    &["sender", "generator", "connections"],
+    &["messages"],
+    &["allocator"],
+];
 
 const EXAMPLES: &str = "\
 The backends must be up, and CHASKI_LOG, CHASKI_STORE and CHASKI_COORDINATOR name them:

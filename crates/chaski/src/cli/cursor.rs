@@ -10,8 +10,11 @@ use clap::{Args, Subcommand};
 use std::io::Write as _;
 
 /// Who keeps a cursor, and in which topic.
-const CONSUMERS: [(&str, Topic); 2] =
-    [(generator::ROLE, Topic::NewMessages), (chaski_message_service::ROLE, Topic::Recipients)];
+const CONSUMERS: [(&str, Topic); 3] = [
+    (generator::ROLE, Topic::NewMessages),
+    (chaski_message_service::ROLE, Topic::Recipients),
+    (chaski_connection_service::ROLE, Topic::ConnectionRequests),
+];
 
 #[derive(Subcommand)]
 pub(super) enum CursorCommand {

@@ -60,7 +60,7 @@ pub(super) struct Target {
 pub(super) struct Speaker {
     pub(super) url: String,
     pub(super) user: UserId,
-    device: DeviceId,
+    pub(super) device: DeviceId,
     pub(super) tokens: TokenProvider,
 }
 
@@ -169,6 +169,14 @@ impl Speaker {
                 "another chat or listen runs as {}/{}: give --device another name",
                 self.user, self.device
             ),
+            Error::TooManyDevices => format!(
+                "{} is one device too many of {}: /devices and /revoke of `chaski chat` with \
+                 --device of a known one make room",
+                self.device, self.user
+            ),
+            Error::Revoked => {
+                format!("{}/{} was revoked: its tokens are taken no more", self.user, self.device)
+            }
             _ => return error.into(),
         };
         anyhow::Error::new(error).context(advice)
@@ -178,7 +186,7 @@ impl Speaker {
     pub(super) fn explain_http(&self, error: HttpError) -> anyhow::Error {
         let advice = match &error {
             HttpError::Problem { status: 401, .. } => self.key_advice(),
-            HttpError::Problem { status: 403, .. } => {
+            HttpError::Problem { code, .. } if code == "not_a_member" => {
                 format!("{} is not a member of this chat", self.user)
             }
             HttpError::Problem { status: 404, .. } => {

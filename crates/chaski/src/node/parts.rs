@@ -1,10 +1,11 @@
 //! The parts of a process: each service is local where its role is played here, else remote.
 
-use super::{Role, Roles};
+use super::{Role, Roles, revocations::Tailer};
 use crate::config::Config;
 use anyhow::Context as _;
 use chaski_api_gateway::{Gateway, moved_ws_router};
-use chaski_auth::{DevKey, Verifier};
+use chaski_auth::{DevKey, Revocations, Verifier};
+use chaski_connection_service::ConnectionService;
 use chaski_core::{Position, SourceId, placement::Placement};
 use chaski_delivery_service::{
     generator::Generator,
@@ -15,8 +16,11 @@ use chaski_host_allocator::{
 };
 use chaski_message_service::MessageService;
 use chaski_ports::{Ports, ProducePolicy, Topic};
-use chaski_proto::v1::{hosts_server::Hosts, messages_server::Messages, sender_server::Sender};
-use chaski_rpc::{Endpoints, RemoteMessages, RemoteSender, Services};
+use chaski_proto::v1::{
+    connections_server::Connections, hosts_server::Hosts, messages_server::Messages,
+    sender_server::Sender,
+};
+use chaski_rpc::{Endpoints, RemoteConnections, RemoteMessages, RemoteSender, Services};
 use chaski_runtime::{Owned, Readiness, Tasks};
 use chaski_sender_service::SenderService;
 use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
@@ -31,12 +35,16 @@ pub(super) struct Parts {
     host_id: String,
     ws_url: String,
     verifier: Arc<Verifier>,
+    revocations: Revocations,
     followed: BTreeMap<Owner, Assignments>,
     followers: parking_lot::Mutex<Vec<Follower>>,
     endpoints: BTreeMap<Owner, Endpoints>,
     sender: Arc<dyn Sender>,
+    own_sender: Option<Arc<SenderService>>,
     messages: Arc<dyn Messages>,
     own_messages: Option<Arc<MessageService>>,
+    connections: Arc<dyn Connections>,
+    own_connections: Option<Arc<ConnectionService>>,
     hosts: Arc<dyn Hosts>,
     delivery: Option<Arc<DeliveryHost>>,
 }
@@ -50,7 +58,7 @@ impl Parts {
         dev_key: Option<&DevKey>,
     ) -> anyhow::Result<Self> {
         let urls = config.urls()?;
-        let ports = chaski_backends::open(&urls, &config.backends()).await?;
+        let ports = Box::pin(chaski_backends::open(&urls, &config.backends())).await?;
         if dev_key.is_some() {
             ports.log.create_topics(config.partitions).await?;
         }
@@ -61,12 +69,16 @@ impl Parts {
             .context("the topics are not there: `chaski migrate` makes them")?;
         let placement = Placement::new(partitions);
         let cluster = ports.log.cluster_id().await?;
-        let topic = format!("{}{}", config.topic_prefix, Topic::NewMessages.name());
-        let source = SourceId::of(&cluster, &topic, Position::GENERATION);
-        let verifier = Arc::new(verifier(&config, dev_key)?);
+        let source = |topic: Topic| {
+            let topic = format!("{}{}", config.topic_prefix, topic.name());
+            SourceId::of(&cluster, &topic, Position::GENERATION)
+        };
+        let revocations = Revocations::new(&config.auth);
+        let verifier = verifier(&config, dev_key)?.with_revocations(revocations.clone());
+        let verifier = Arc::new(verifier);
 
         let (mut followed, mut followers) = (BTreeMap::new(), Vec::new());
-        for owner in [Owner::Generator, Owner::Delivery, Owner::Messages, Owner::Sender] {
+        for owner in Owner::OWNERS.into_iter().chain([Owner::Sender]) {
             let coordinator = Arc::clone(&ports.coordinator);
             let owned = if owner == Owner::Sender { 0 } else { partitions };
             let (assignments, follower) =
@@ -75,32 +87,36 @@ impl Parts {
             followers.push(follower);
         }
         let mut endpoints = BTreeMap::new();
-        let sender: Arc<dyn Sender> = if roles.has(Role::Sender) {
+        let mut remote = |owner| endpoints.entry(owner).or_insert_with(Endpoints::default).clone();
+        let own_sender = roles.has(Role::Sender).then(|| {
             let (log, clock) = (Arc::clone(&ports.log), Arc::clone(&ports.clock));
             Arc::new(SenderService::new(log, placement, clock, config.sender.clone()))
-        } else {
-            Arc::new(RemoteSender::new(
-                endpoints.entry(Owner::Sender).or_insert_with(Endpoints::default).clone(),
-            ))
+        });
+        let sender: Arc<dyn Sender> = match &own_sender {
+            Some(own) => Arc::clone(own) as _,
+            None => Arc::new(RemoteSender::new(remote(Owner::Sender))),
         };
         let own_messages = if roles.has(Role::Messages) {
             let producer = ports.log.producer(ProducePolicy::Forever)?;
-            let settings = config.messages.clone();
-            Some(Arc::new(MessageService::new(
-                ports.clone(),
-                producer,
-                placement,
-                source,
-                settings,
-            )))
+            let (source, settings) = (source(Topic::NewMessages), config.messages.clone());
+            let service = MessageService::new(ports.clone(), producer, placement, source, settings);
+            Some(Arc::new(service))
         } else {
             None
         };
         let messages: Arc<dyn Messages> = match &own_messages {
             Some(own) => Arc::clone(own) as _,
-            None => Arc::new(RemoteMessages::new(
-                endpoints.entry(Owner::Messages).or_insert_with(Endpoints::default).clone(),
-            )),
+            None => Arc::new(RemoteMessages::new(remote(Owner::Messages))),
+        };
+        let own_connections = roles.has(Role::Connections).then(|| {
+            let (source, settings) =
+                (source(Topic::ConnectionRequests), config.connections.clone());
+            let idle_days = config.messages.device_idle_days;
+            Arc::new(ConnectionService::new(ports.clone(), placement, source, idle_days, settings))
+        });
+        let connections: Arc<dyn Connections> = match &own_connections {
+            Some(own) => Arc::clone(own) as _,
+            None => Arc::new(RemoteConnections::new(remote(Owner::Connections))),
         };
         let lookup = Lookup::new(followed[&Owner::Delivery].clone(), placement);
         let hosts: Arc<dyn Hosts> = Arc::new(Locator::new(lookup));
@@ -108,6 +124,7 @@ impl Parts {
             log: Arc::clone(&ports.log),
             sender: Arc::clone(&sender),
             messages: Arc::clone(&messages),
+            connections: Arc::clone(&connections),
             hosts: Arc::clone(&hosts),
             verifier: Arc::clone(&verifier),
             clock: Arc::clone(&ports.clock),
@@ -119,17 +136,21 @@ impl Parts {
         Ok(Self {
             host_id: or(&config.host_id, public.to_string().replace([':', '[', ']'], "-")),
             ws_url: or(&config.advertised_url, format!("ws://{public}/v1/ws")),
+            source: source(Topic::NewMessages),
             config,
             ports,
             placement,
-            source,
             verifier,
+            revocations,
             followed,
             followers: followers.into(),
             endpoints,
             sender,
+            own_sender,
             messages,
             own_messages,
+            connections,
+            own_connections,
             hosts,
             delivery,
         })
@@ -161,12 +182,18 @@ impl Parts {
             let allocator = Allocator::new(coordinator, self.host_id.clone(), owners, settings);
             tasks.spawn("allocator", allocator.run(tasks.stop()));
         }
-        if roles.has(Role::Sender) {
+        if let Some(service) = self.own_sender.clone() {
             self.register(Owner::Sender, tasks, &rpc_url);
+            tasks.spawn("sender/blocks", service.follow_connections(tasks.stop()));
         }
-        if roles.has(Role::Messages)
-            && let Some(service) = self.own_messages.clone()
-        {
+        if let Some(service) = self.own_connections.clone() {
+            let (owned, all) = (self.owned(Owner::Connections, tasks, &rpc_url), tasks.clone());
+            tasks.spawn(Owner::Connections.name(), async move {
+                service.run(&all, owned).await;
+                Ok::<_, Infallible>(())
+            });
+        }
+        if let Some(service) = self.own_messages.clone() {
             let (owned, all) = (self.owned(Owner::Messages, tasks, &rpc_url), tasks.clone());
             tasks.spawn(Owner::Messages.name(), async move {
                 service.run(&all, owned).await;
@@ -180,6 +207,7 @@ impl Parts {
                 clock: Arc::clone(&self.ports.clock),
                 placement: self.placement,
                 source: self.source,
+                rules: self.config.generator.rules(self.config.sender.participants_max),
                 config: self.config.generator.clone(),
             };
             let (owned, all) = (self.owned(Owner::Generator, tasks, &rpc_url), tasks.clone());
@@ -196,6 +224,16 @@ impl Parts {
                 Ok::<_, Infallible>(())
             });
         }
+        if roles.has(Role::Gateway) || roles.has(Role::Delivery) {
+            let tailer = Tailer {
+                log: Arc::clone(&self.ports.log),
+                clock: Arc::clone(&self.ports.clock),
+                revocations: self.revocations.clone(),
+                host: self.delivery.clone(),
+                known: readiness.gate("revocations are known"),
+            };
+            tasks.spawn("revocations", tailer.run(tasks.stop()));
+        }
         self.spawn_public(roles, tasks, public);
         self.gate_on_owners(roles, tasks, readiness);
         Ok(())
@@ -211,6 +249,7 @@ impl Parts {
             let gateway = Gateway {
                 sender: Arc::clone(&self.sender),
                 messages: Arc::clone(&self.messages),
+                connections: Arc::clone(&self.connections),
                 hosts: Arc::clone(&hosts),
                 verifier: Arc::clone(&verifier),
                 clock: Arc::clone(&clock),
@@ -233,11 +272,12 @@ impl Parts {
     /// Serves the local services to other processes; where others reach them.
     async fn spawn_rpc(&self, roles: &Roles, tasks: &Tasks) -> anyhow::Result<String> {
         let services = Services {
-            sender: roles.has(Role::Sender).then(|| Arc::clone(&self.sender)),
+            sender: self.own_sender.clone().map(|own| own as _),
             messages: self.own_messages.clone().map(|own| own as _),
+            connections: self.own_connections.clone().map(|own| own as _),
             hosts: roles.has(Role::Allocator).then(|| Arc::clone(&self.hosts)),
         };
-        if services.sender.is_none() && services.messages.is_none() && services.hosts.is_none() {
+        if services.is_empty() {
             return Ok(String::new());
         }
         let listener = super::bind(&self.config.rpc_listen, "rpc_listen").await?;
@@ -291,6 +331,7 @@ impl Parts {
         let mut wanted = vec![Owner::Delivery];
         wanted.extend(roles.has(Role::Generator).then_some(Owner::Generator));
         wanted.extend(roles.has(Role::Messages).then_some(Owner::Messages));
+        wanted.extend(roles.has(Role::Connections).then_some(Owner::Connections));
         for owner in wanted {
             let gate = readiness.gate(format!("owners of all partitions of {owner}"));
             let mut assignments = self.followed[&owner].clone();

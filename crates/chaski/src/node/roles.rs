@@ -15,18 +15,21 @@ pub enum Role {
     Delivery,
     /// The durable log.
     Messages,
+    /// Contacts, blocks, settings, devices.
+    Connections,
     /// Says which host owns what.
     Allocator,
 }
 
 impl Role {
     /// All of them.
-    pub const ALL: [Role; 6] = [
+    pub const ALL: [Role; 7] = [
         Role::Gateway,
         Role::Sender,
         Role::Generator,
         Role::Delivery,
         Role::Messages,
+        Role::Connections,
         Role::Allocator,
     ];
 
@@ -39,6 +42,7 @@ impl Role {
             Role::Generator => "generator",
             Role::Delivery => "delivery",
             Role::Messages => "messages",
+            Role::Connections => "connections",
             Role::Allocator => "allocator",
         }
     }

@@ -7,8 +7,9 @@ use std::{net::TcpListener, path::Path};
 
 /// Name, role, and the roles it plays. A delivery host takes what comes over its WebSockets into
 /// the log by itself.
-const PROCESSES: [(&str, &str, &[&str]); 9] = [
+const PROCESSES: [(&str, &str, &[&str]); 10] = [
     ("allocator-1", "allocator", &["allocator"]),
+    ("connections-1", "connections", &["connections"]),
     ("delivery-1", "delivery", &["delivery", "sender"]),
     ("delivery-2", "delivery", &["delivery", "sender"]),
     ("gateway-1", "gateway", &["gateway"]),

@@ -7,8 +7,9 @@ use chaski_ports::{LogRecord, Topic};
 use chaski_proto::{
     Timestamp,
     v1::{
-        Alert, Content, DeadLetter, NewMessagesRecord, RecipientsRecord, content,
-        new_messages_record::Action, recipients_record::Event,
+        Alert, ConnectionRequest, ConnectionState, Content, DeadLetter, NewMessagesRecord,
+        RecipientsRecord, Revocation, content, new_messages_record::Action,
+        recipients_record::Event,
     },
 };
 use prost::Message;
@@ -67,8 +68,11 @@ fn decode(topic: Topic, value: &Bytes) -> Result<Map<String, Value>, String> {
                 }
                 Action::Create(_) => "create",
                 Action::Change(_) => "change",
-                Action::Mark(_) => "mark",
-                Action::Rejection(_) => "rejection",
+                Action::Marks(_) => "marks",
+                Action::Rejection(rejection) => {
+                    readable(None, Some(&rejection.message_id), &mut line);
+                    "rejection"
+                }
                 Action::Tick(_) => "tick",
             };
             put(&mut line, kind, &record)
@@ -92,16 +96,20 @@ fn decode(topic: Topic, value: &Bytes) -> Result<Map<String, Value>, String> {
                     readable(None, Some(id), &mut line);
                     "duplicate"
                 }
-                Event::ConnectionRequest(_) => "connection-request",
                 Event::Marks(_) => "marks",
+                Event::ConnectionChange(_) => "connection-change",
+                Event::SettingsChange(_) => "settings-change",
             };
             put(&mut line, kind, &record)
         }
         Topic::DeadLetters => put(&mut line, "dead-letter", &parse::<DeadLetter>(value)?),
         Topic::Alerts => put(&mut line, "alert", &parse::<Alert>(value)?),
-        Topic::Connections | Topic::Revocations => {
-            Err(format!("this version does not know what stands in {}", topic.name()))
+        Topic::ConnectionRequests => {
+            let record = parse::<ConnectionRequest>(value)?;
+            put(&mut line, "connection-request", &record)
         }
+        Topic::Connections => put(&mut line, "connection", &parse::<ConnectionState>(value)?),
+        Topic::Revocations => put(&mut line, "revocation", &parse::<Revocation>(value)?),
     }?;
     Ok(line)
 }
@@ -187,7 +195,7 @@ mod tests {
             (Topic::Recipients, vec![0xff]),
             (Topic::Recipients, vec![]),
             (Topic::NewMessages, NewMessagesRecord::default().encode_to_vec()),
-            (Topic::Revocations, vec![1, 2]),
+            (Topic::Revocations, vec![0xff]),
         ] {
             let line = to_json(("chaski.", topic), Partition(0), &record(bytes.clone()));
             assert!(line["undecodable"].is_string(), "{line}");

@@ -4,13 +4,16 @@
     reason = "a test may panic; the lint knows only `#[test]` functions"
 )]
 
+mod http;
+mod server;
+
 use chaski_client::{
     Body, Client, Command, Config, Disconnect, Error, Event, Format, Outcome, SendError, Token,
     TokenProvider,
     v1::{self, ClientFrame, ServerFrame},
 };
 use futures::{SinkExt as _, StreamExt as _};
-use prost::Message as _;
+use server::Server;
 use std::{
     future::Future,
     sync::{
@@ -19,104 +22,13 @@ use std::{
     },
     time::Duration,
 };
-use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::{
-    WebSocketStream, accept_hdr_async,
+    accept_hdr_async,
     tungstenite::{
         Message,
         handshake::server::{ErrorResponse, Request, Response},
-        protocol::CloseFrame,
     },
 };
-
-struct Server(TcpListener);
-
-impl Server {
-    async fn start() -> Self {
-        Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.0.local_addr().unwrap())
-    }
-
-    /// The next connection, upgraded, with its `hello` read.
-    async fn accept(&self) -> Conn {
-        let (tcp, _) = self.0.accept().await.unwrap();
-        let (mut protocol, mut authorization) = (String::new(), String::new());
-        let callback = |request: &Request, mut response: Response| {
-            let header = |name| request.headers()[name].to_str().unwrap().to_owned();
-            protocol = header("sec-websocket-protocol");
-            authorization = header("authorization");
-            let echoed = request.headers()["sec-websocket-protocol"].clone();
-            response.headers_mut().insert("sec-websocket-protocol", echoed);
-            Ok::<_, ErrorResponse>(response)
-        };
-        let socket = accept_hdr_async(tcp, callback).await.unwrap();
-        let format = if protocol == "chaski.v1.json" { Format::Json } else { Format::Protobuf };
-        assert_eq!(protocol, format.subprotocol());
-        let mut conn =
-            Conn { socket, format, hello: v1::Hello::default(), hello_id: 0, authorization };
-        let frame = conn.recv().await;
-        let Some(Command::Hello(hello)) = frame.command else { panic!("{frame:?}") };
-        (conn.hello, conn.hello_id) = (hello, frame.id);
-        conn
-    }
-}
-
-struct Conn {
-    socket: WebSocketStream<TcpStream>,
-    format: Format,
-    hello: v1::Hello,
-    hello_id: u32,
-    authorization: String,
-}
-
-impl Conn {
-    async fn recv(&mut self) -> ClientFrame {
-        match (self.socket.next().await.unwrap().unwrap(), self.format) {
-            (Message::Text(text), Format::Json) => serde_json::from_str(&text).unwrap(),
-            (Message::Binary(bytes), Format::Protobuf) => ClientFrame::decode(bytes).unwrap(),
-            (other, _) => panic!("{other:?}"),
-        }
-    }
-
-    async fn send(&mut self, frame: ServerFrame) {
-        let json = self.format == Format::Json;
-        let bytes = frame.to_bytes(json);
-        let message = if json {
-            Message::Text(String::from_utf8(bytes.into()).unwrap().into())
-        } else {
-            Message::Binary(bytes)
-        };
-        self.socket.send(message).await.unwrap();
-    }
-
-    async fn welcome(&mut self, position: u64) {
-        let welcome = v1::Welcome { position, heartbeat_seconds: 1, ..v1::Welcome::default() };
-        self.send(ServerFrame::reply(self.hello_id, Body::Welcome(welcome))).await;
-    }
-
-    async fn event(&mut self, position: u64) {
-        self.send(ServerFrame::event(position, message(position))).await;
-    }
-
-    async fn accepted(&mut self, id: u32) {
-        let body = Body::MessageAccepted(v1::MessageAccepted::default());
-        self.send(ServerFrame::reply(id, body)).await;
-    }
-
-    async fn go_away(&mut self, reason: &str, url: Option<String>) {
-        let body = v1::GoAway { reason: reason.into(), url, retry_after_ms: 0 };
-        self.send(ServerFrame::notice(Body::GoAway(body))).await;
-    }
-
-    async fn close(mut self, code: u16) {
-        let frame = CloseFrame { code: code.into(), reason: "as told".into() };
-        self.socket.close(Some(frame)).await.unwrap();
-        while let Some(Ok(_)) = self.socket.next().await {}
-    }
-}
 
 fn message(seq: u64) -> Body {
     Body::NewMessage(v1::NewMessage { seq, ..v1::NewMessage::default() })
@@ -372,13 +284,31 @@ async fn a_refused_upgrade_stops_it() {
         let (tcp, _) = server.0.accept().await.unwrap();
         let refuse = |_: &Request, _: Response| {
             let mut answer = ErrorResponse::new(None);
-            *answer.status_mut() = http::StatusCode::UNAUTHORIZED;
+            *answer.status_mut() = ::http::StatusCode::UNAUTHORIZED;
             Err::<Response, _>(answer)
         };
         assert!(accept_hdr_async(tcp, refuse).await.is_err());
     };
     let ((), stopped) = tokio::join!(script, client.next());
     assert!(matches!(stopped, Err(Error::NotAuthenticated(_))), "{stopped:?}");
+}
+
+#[tokio::test]
+async fn a_device_too_many_and_a_revoked_one_stop_for_good() {
+    for (status, code, wanted) in
+        [(403, "too_many_devices", Error::TooManyDevices), (401, "revoked", Error::Revoked)]
+    {
+        let server = Server::start().await;
+        let mut client = Client::new(config(&server)).unwrap();
+        let script = async {
+            let mut conn = server.accept().await;
+            let error = v1::Error { status, code: code.into(), ..v1::Error::default() };
+            conn.send(ServerFrame::reply(conn.hello_id, Body::Error(error))).await;
+            conn
+        };
+        let (_conn, stopped) = tokio::join!(script, client.next());
+        assert_eq!(stopped, Err(wanted));
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,271 @@
+//! A delivery host on a real log, with the services around it played by one scripted value, and
+//! devices upon raw sockets.
+
+use chaski_auth::{DevKey, Verifier};
+use chaski_core::{
+    DeviceId, Offset, Origin, Partition, SourceId, UserId, Watermark,
+    connection::ConnectionChange,
+    placement::Placement,
+    record::{Body, ChatVerdict, Content, Event, Message, Output},
+};
+use chaski_delivery_service::host::{DeliveryHost, HostConfig, HostParts};
+use chaski_embedded::{Embedded, EmbeddedOptions};
+use chaski_ports::{Clock, Log, ProducePolicy, Record, Topic};
+use chaski_proto::{EncodedEvent, Problem, SCHEMA, v1, watermark_to_proto};
+use chaski_runtime::{Owned, Readiness, Tasks};
+use futures::{SinkExt as _, StreamExt as _};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite};
+
+pub(crate) const NOW_MS: i64 = 1_800_000_000_000;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+const SOURCE: SourceId = SourceId(1);
+
+struct FixedClock;
+
+impl Clock for FixedClock {
+    fn now_ms(&self) -> i64 {
+        NOW_MS
+    }
+}
+
+/// What the services around the host say, and what they were asked.
+#[derive(Default)]
+pub(crate) struct Script {
+    pub(crate) watermarks: v1::WatermarksReply,
+    pub(crate) blocks: Vec<v1::BlockEdge>,
+    /// The answers to `OpenDevice`, the last one again and again; none: cursor 0.
+    pub(crate) opens: VecDeque<Result<u64, Problem>>,
+    pub(crate) hides_read: bool,
+    pub(crate) refusals: Vec<v1::SubmitRefusalRequest>,
+    pub(crate) receipts: Vec<v1::ChatReceipts>,
+    pub(crate) saved: Vec<v1::Device>,
+}
+
+/// The services around the host.
+pub(crate) struct Around {
+    pub(crate) script: Mutex<Script>,
+    log: Arc<dyn Log>,
+    origins: AtomicU64,
+    pub(crate) asked: watch::Sender<u64>,
+}
+
+impl Around {
+    /// Appends a record to `recipients` as the generator does; its offset.
+    pub(crate) async fn put(&self, users: &[&str], event: Event) -> Offset {
+        let next = self.origins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let users = users.iter().map(|u| u.parse::<UserId>().unwrap()).collect();
+        let partition = Partition(0);
+        let output = Output { partition, index: 0, users, visible_from: None, event };
+        let encoded = EncodedEvent::of(&output);
+        let (key, value) = encoded.for_output(&output, (SOURCE, partition, Offset(next)), None);
+        let record = Record {
+            key,
+            value,
+            timestamp_ms: encoded.at_ms(),
+            record_type: encoded.record_type,
+            schema: SCHEMA,
+            traceparent: None,
+        };
+        let producer = self.log.producer(ProducePolicy::GiveUp).unwrap();
+        producer.append(Topic::Recipients, partition, record).unwrap().await.unwrap()
+    }
+
+    pub(crate) async fn message(&self, users: &[&str], message: Message) -> Offset {
+        self.put(users, Event::Message(Arc::new(message))).await
+    }
+
+    pub(crate) async fn verdict(&self, verdict: ChatVerdict) {
+        self.put(&["ana"], Event::Verdict(verdict)).await;
+    }
+
+    /// Waits until what the services were asked satisfies this.
+    pub(crate) async fn until<T>(&self, mut found: impl FnMut(&mut Script) -> Option<T>) -> T {
+        let mut asked = self.asked.subscribe();
+        let looking = async {
+            loop {
+                asked.borrow_and_update();
+                if let Some(found) = found(&mut self.script.lock()) {
+                    return found;
+                }
+                asked.changed().await.unwrap();
+            }
+        };
+        timeout(PATIENCE, looking).await.expect("the host asks for it")
+    }
+}
+
+/// A watermark right behind this record.
+pub(crate) fn behind(offset: Offset) -> v1::StoredWatermark {
+    let mut mark = Watermark { next: offset.next(), ..Default::default() };
+    mark.high.insert((SOURCE, Partition(0)), Origin { offset: Offset(0), index: 0 });
+    watermark_to_proto(&mark)
+}
+
+pub(crate) fn change(peer: &str, to: chaski_core::connection::Status, lifted: bool) -> Event {
+    let to = chaski_core::connection::Connection { status: to, version: 1 };
+    let (peer, device) = (peer.parse().unwrap(), "desk".parse().unwrap());
+    Event::Connection(ConnectionChange { peer, to, device, lifted, at: NOW_MS })
+}
+
+pub(crate) fn text(chat: &str, seq: u64, sender: &str, said: impl Into<Vec<u8>>) -> Message {
+    let (chat, sender): (chaski_core::ChatId, UserId) =
+        (chat.parse().unwrap(), sender.parse().unwrap());
+    let key = format!("k{seq}").parse().unwrap();
+    Message {
+        id: chaski_core::MessageId::of(&sender, &chat, &key),
+        chat,
+        seq,
+        key,
+        sender,
+        device: "desk".parse().unwrap(),
+        content: Arc::new(Content { body: Body::Text(said.into().into()), attachments: vec![] }),
+        sent_at: None,
+        accepted_at: NOW_MS,
+        members: None,
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) around: Arc<Around>,
+    pub(crate) host: Arc<DeliveryHost>,
+    pub(crate) log: Arc<dyn Log>,
+    key: DevKey,
+    url: String,
+    tasks: Tasks,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    /// A log and the services around the host; `before` writes what is there when it starts.
+    pub(crate) async fn start<F: Future<Output = ()>>(
+        config: HostConfig,
+        before: impl FnOnce(Arc<Around>) -> F,
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let embedded = Embedded::open(folder.path(), EmbeddedOptions::default()).unwrap();
+        let log = embedded.log();
+        log.create_topics(1).await.unwrap();
+        let around = Arc::new(Around {
+            script: Mutex::default(),
+            log: Arc::clone(&log),
+            origins: AtomicU64::new(0),
+            asked: watch::Sender::new(0),
+        });
+        before(Arc::clone(&around)).await;
+        let key = DevKey::load_or_create(folder.path().join("key")).unwrap();
+        let parts = HostParts {
+            log: Arc::clone(&log),
+            sender: Arc::clone(&around) as _,
+            messages: Arc::clone(&around) as _,
+            connections: Arc::clone(&around) as _,
+            hosts: Arc::clone(&around) as _,
+            verifier: Arc::new(Verifier::new([key.public_pem()]).unwrap()),
+            clock: Arc::new(FixedClock),
+            placement: Placement::new(1),
+        };
+        let host = DeliveryHost::new(parts, config);
+        let tasks = Tasks::new();
+        let (readiness, owned) = (Readiness::default(), Owned::from([(Partition(0), 1)]));
+        let (gate, all, own) = (readiness.gate("warm"), tasks.clone(), Arc::clone(&host));
+        let (keep, owned) = watch::channel(owned);
+        tasks.spawn("delivery", async move {
+            own.run(&all, owned, gate).await;
+            drop(keep);
+            Ok::<_, String>(())
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/v1/ws", listener.local_addr().unwrap());
+        let (router, stop) = (host.router(), tasks.stop());
+        tasks.spawn("public", async move {
+            let served = axum::serve(listener, router);
+            tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                end = served => end,
+            }
+        });
+        timeout(PATIENCE, readiness.ready()).await.expect("the host warms up");
+        Self { around, host, log, key, url, tasks, folder }
+    }
+
+    /// A socket of a device whose `hello` was said; the reply to it is heard by the caller.
+    pub(crate) async fn socket(
+        &self,
+        user: &str,
+        device: &str,
+        resume_after: Option<u64>,
+    ) -> Socket {
+        let (user, device): (UserId, DeviceId) = (user.parse().unwrap(), device.parse().unwrap());
+        let token = self.key.sign(&user, &device, Duration::from_secs(3600), NOW_MS);
+        let (socket, _) = connect_async(&self.url).await.unwrap();
+        let mut socket = Socket(socket);
+        let mut hello = json!({"token": token, "deviceId": device.as_str()});
+        if let Some(position) = resume_after {
+            hello["resumeAfter"] = position.into();
+        }
+        socket.say(json!({"id": 1, "hello": hello})).await;
+        socket
+    }
+
+    /// The same, welcomed.
+    pub(crate) async fn device(
+        &self,
+        user: &str,
+        device: &str,
+        resume_after: Option<u64>,
+    ) -> Socket {
+        let mut socket = self.socket(user, device, resume_after).await;
+        socket.hear("welcome").await;
+        socket
+    }
+
+    pub(crate) async fn end(self) {
+        assert_eq!(self.tasks.shut_down(PATIENCE).await, None);
+        drop(self.folder);
+    }
+}
+
+pub(crate) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Socket {
+    pub(crate) async fn say(&mut self, frame: Value) {
+        self.0.send(tungstenite::Message::text(frame.to_string())).await.unwrap();
+    }
+
+    /// The next message from the host, whatever it is; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Option<tungstenite::Message> {
+        timeout(PATIENCE, self.0.next()).await.expect("the host says something")?.ok()
+    }
+
+    /// The body of the next frame, which must be of this kind; beside it the frame.
+    #[track_caller]
+    pub(crate) fn hear<'a>(&'a mut self, kind: &'a str) -> impl Future<Output = Value> + 'a {
+        let place = std::panic::Location::caller();
+        async move {
+            let message = self.next().await;
+            let Some(tungstenite::Message::Text(text)) = &message else {
+                panic!("{place}: {kind} expected, not {message:?}")
+            };
+            let mut frame: Value = serde_json::from_str(text).unwrap();
+            let mut body = frame[kind].take();
+            assert!(!body.is_null(), "{place}: {kind} expected, not {text}");
+            body["position"] = frame["position"].take();
+            body
+        }
+    }
+
+    /// The close code, which must come next.
+    pub(crate) async fn closed(&mut self) -> u16 {
+        match self.next().await {
+            Some(tungstenite::Message::Close(Some(frame))) => frame.code.into(),
+            other => panic!("a close expected, not {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! How far back the inboxes of a partition reach: the first position of each day is stored, and
+//! days longer ago than inboxes keep are gone.
+//!
+//! Must not know: rows of inboxes, how they are forgotten.
+
+use chaski_core::{Offset, record::UnixMs};
+use chaski_ports::InboxDay;
+
+const DAY_MS: UnixMs = 24 * 60 * 60 * 1000;
+
+/// The day of a record, by its time: days since 1970-01-01.
+pub(crate) fn day_of(at_ms: UnixMs) -> u32 {
+    u32::try_from(at_ms.div_euclid(DAY_MS)).unwrap_or(0)
+}
+
+/// The first offset from which on inboxes are whole; 0 where nothing is gone. `days` ascending,
+/// `end` = where the partition is stored up to.
+///
+/// Records come a little out of the order of their times, so the day in which rows are being
+/// forgotten now may reach into the day behind it: only what follows that one is surely whole.
+/// Days that are wholly gone may lack.
+pub(crate) fn inbox_start(
+    days: &[InboxDay],
+    end: Offset,
+    now_ms: UnixMs,
+    inbox_days: u32,
+) -> Offset {
+    let forgotten = now_ms.div_euclid(DAY_MS) - UnixMs::from(inbox_days);
+    let gone = days.partition_point(|day| UnixMs::from(day.day) <= forgotten + 1);
+    let (gone, kept) = days.split_at(gone);
+    // A day whose first record stands before a forgotten one had a clock that was ahead.
+    let behind = gone.iter().map(|day| day.first).max();
+    let start = kept.iter().find(|day| behind.is_none_or(|gone| day.first > gone));
+    start.and_then(|day| day.first.first_offset_after()).map_or(end, |next| Offset(next.0 - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chaski_core::{Partition, Position};
+
+    #[test]
+    fn l5_what_may_be_forgotten_is_before_the_start() {
+        #[track_caller]
+        fn check(days: &[(u32, u64)], today: u32, expected: u64) {
+            let day = |(day, offset): &(u32, u64)| InboxDay {
+                partition: Partition(0),
+                day: *day,
+                first: Position::at(Offset(*offset)),
+            };
+            let days: Vec<_> = days.iter().map(day).collect();
+            let noon = UnixMs::from(today) * DAY_MS + DAY_MS / 2;
+            assert_eq!(inbox_start(&days, Offset(900), noon, 30), Offset(expected));
+        }
+        let days = [(100, 0), (101, 50), (102, 80)];
+        check(&days, 102, 0);
+        check(&days, 128, 0);
+        // At noon of day 130 the morning of day 100 is gone, and what came late in it may stand
+        // in day 101.
+        check(&days, 129, 50);
+        check(&days, 130, 80);
+        check(&days, 131, 900);
+        // The days that are gone lack.
+        check(&days[1..], 130, 80);
+        check(&[], 130, 900);
+        check(&[(0, 0)], 3, 0);
+        // A clock was ahead: its day begins among days that are gone.
+        check(&[(100, 10), (101, 50), (102, 30), (103, 80)], 130, 80);
+    }
+}
