@@ -8,7 +8,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-work=${CARGO_TARGET_DIR:-$root/target}/breakages
+work=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")/breakages
 tree=$work/tree
 export CARGO_TARGET_DIR=$work/target CARGO_PROFILE_DEV_DEBUG=0
 
