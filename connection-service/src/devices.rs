@@ -93,10 +93,8 @@ fn no_such_device() -> Problem {
 
 /// Whether a device does not count any more: away for too long, or revoked and not back since.
 fn is_retired(service: &ConnectionService, device: &KnownDevice) -> bool {
-    let last: UnixMs = device.row.last_active_ms;
     let idle_max = i64::from(service.device_idle_days) * DAY_MS;
-    let revoked = device.revoked_ms > 0 && device.revoked_ms >= last;
-    revoked || service.ports.clock.now_ms().saturating_sub(last) > idle_max
+    !device.is_in_use(service.ports.clock.now_ms(), idle_max)
 }
 
 fn view(device: &KnownDevice) -> v1::DeviceView {

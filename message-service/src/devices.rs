@@ -12,8 +12,6 @@ use chaski_proto::{Problem, v1};
 
 /// Devices of a user that are looked at to count those that are in use; retired ones stay stored.
 const LISTED_MAX: usize = 1000;
-/// How long after its revocation what a device had acknowledged may still be saved: it is not back.
-const LATE_MS: UnixMs = 10_000;
 const DAY_MS: UnixMs = 24 * 60 * 60 * 1000;
 
 /// The stored cursor of a device that says hello. One that is not in use yet, or not any more,
@@ -27,7 +25,7 @@ pub(crate) async fn open(
     let now = service.ports.clock.now_ms();
     let known = service.ports.devices.device(&user, &device).await.map_err(|e| failed(&e))?;
     let idle_ms = UnixMs::from(service.config.device_idle_days) * DAY_MS;
-    let in_use = |known: &KnownDevice| is_in_use(known, now, idle_ms);
+    let in_use = |known: &KnownDevice| known.is_in_use(now, idle_ms);
     if !known.as_ref().is_some_and(in_use) {
         let others = service.ports.devices.devices(&user, LISTED_MAX).await;
         let others = others.map_err(|e| failed(&e))?;
@@ -57,13 +55,6 @@ pub(crate) async fn save_cursors(
     let rows = request.devices.into_iter().map(row).collect::<Result<Vec<_>, Problem>>()?;
     service.ports.devices.save_cursors(&rows).await.map_err(|e| failed(&e))?;
     Ok(v1::SaveCursorsReply {})
-}
-
-/// Not retired, and not revoked since it was last there.
-fn is_in_use(known: &KnownDevice, now: UnixMs, idle_ms: UnixMs) -> bool {
-    let last = known.row.last_active_ms;
-    let revoked = known.revoked_ms > 0 && last <= known.revoked_ms.saturating_add(LATE_MS);
-    last > 0 && !revoked && now.saturating_sub(last) <= idle_ms
 }
 
 fn too_many(user: &UserId, max: usize) -> Problem {

@@ -36,6 +36,7 @@ ran_a_test() { grep -q '^test .* ok$' "$work/check.log"; }
 
 names=("$@")
 ((${#names[@]})) || mapfile -t names < <(cd "$here" && ls -- *.patch | sed 's/\.patch$//')
+((${#names[@]})) || { say "there is no patch"; exit 1; }
 failed=0
 fresh_copy
 for name in "${names[@]}"; do

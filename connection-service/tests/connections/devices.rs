@@ -92,6 +92,8 @@ async fn a_revocation_is_in_the_log_and_ends_the_device_until_it_is_back() {
         assert_eq!(revocation.revoked_at, NOW / 1000);
     }
     seen(&world, "phone", NOW + 1500).await;
+    assert!(names(&service).await.is_empty(), "what it had acknowledged is saved late");
+    seen(&world, "phone", NOW + 15_000).await;
     assert_eq!(names(&service).await.len(), 1, "it is back with a new token");
     world.end().await;
 }

@@ -326,6 +326,21 @@ pub struct KnownDevice {
     pub revoked_ms: UnixMs,
 }
 
+/// How long after its revocation what a device had acknowledged may still be saved, in
+/// milliseconds: it is not back by that.
+const LATE_MS: UnixMs = 10_000;
+
+impl KnownDevice {
+    /// Whether the device counts: it was there within the time of `idle_ms`, and was not revoked
+    /// since it was last there.
+    #[must_use]
+    pub fn is_in_use(&self, now_ms: UnixMs, idle_ms: UnixMs) -> bool {
+        let last = self.row.last_active_ms;
+        let revoked = self.revoked_ms > 0 && last <= self.revoked_ms.saturating_add(LATE_MS);
+        last > 0 && !revoked && now_ms.saturating_sub(last) <= idle_ms
+    }
+}
+
 /// What is noted of a device. Of one kind the later `at_ms` stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceNote {
