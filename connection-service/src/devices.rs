@@ -2,7 +2,7 @@
 
 use crate::service::{ConnectionService, caller, unavailable};
 use bytes::Bytes;
-use chaski_core::{DeviceId, Partition, UserId, record::UnixMs};
+use chaski_core::{DeviceId, Partition, UserId};
 use chaski_ports::{DeviceNote, KnownDevice, Record, Topic};
 use chaski_proto::{Problem, SCHEMA, Timestamp, v1};
 use prost::Message as _;

@@ -294,6 +294,7 @@ impl Device {
             let frame = self.socket.frame().await;
             self.keep(frame);
         };
+        assert!(frame["position"].is_string(), "an event has a position: {frame}");
         let position = number(&frame["position"]);
         assert!(position > self.position, "behind {}: {frame}", self.position);
         self.position = position;

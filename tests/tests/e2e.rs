@@ -3,10 +3,22 @@
 //! `CHASKI_STORE` and `CHASKI_COORDINATOR`; where one is missing its cases fail, they are never
 //! skipped. `infra/local/backends.sh up` starts them and prints these variables.
 
+#[path = "e2e/blocks.rs"]
+mod blocks;
+#[path = "e2e/devices.rs"]
+mod devices;
 #[path = "e2e/ends.rs"]
 mod ends;
+#[path = "e2e/errors.rs"]
+mod errors;
+#[path = "e2e/groups.rs"]
+mod groups;
+#[path = "e2e/late.rs"]
+mod late;
 #[path = "e2e/messages.rs"]
 mod messages;
+#[path = "e2e/receipts.rs"]
+mod receipts;
 #[path = "e2e/refusals.rs"]
 mod refusals;
 #[path = "e2e/resume.rs"]
@@ -40,9 +52,31 @@ macro_rules! cases {
             sockets::a_newer_socket_replaces_the_older
             sockets::a_token_that_ends_closes_with_4004
             sockets::silence_closes_with_4005
+            errors::each_call_answers_each_error_the_same_by_every_way
+            errors::what_does_not_come_in_time_is_503_or_408
             ends::a_drain_sends_clients_away_and_a_restart_forgets_nothing
             ends::a_record_that_cannot_be_read_is_buried
             ends::what_was_accepted_survives_kill_9
+            groups::members_come_and_go_by_their_roles
+            groups::a_new_member_sees_all_where_the_chat_says_so
+            groups::a_removal_divides_the_messages_around_it
+            groups::a_group_of_100_takes_no_other
+            receipts::authors_are_told_what_was_delivered_and_read
+            receipts::a_hundred_marks_of_a_moment_are_few_receipts
+            receipts::hidden_read_marks_stay_with_their_user
+            receipts::a_group_of_21_is_asked_for_receipts
+            receipts::receipts_of_a_group_cost_far_less_than_pairs
+            devices::a_revoked_device_is_cut_off_within_a_second
+            devices::ten_devices_and_not_one_more
+            devices::a_new_device_gets_everything_and_goes_on_where_it_stopped
+            devices::sent_received_and_unreceived_are_stable_pages
+            blocks::a_block_withholds_everywhere_and_the_blocked_sees_no_difference
+            blocks::a_block_is_exact_among_messages_in_flight
+            blocks::two_devices_agree_on_a_connection_by_its_version
+            blocks::a_group_with_somebody_blocked_keeps_its_seq
+            blocks::a_visible_block_refuses_the_blocked
+            late::a_recipient_refuses_a_late_message_once
+            late::events_that_have_expired_are_told_and_history_has_them
         }
     };
 }

@@ -21,6 +21,8 @@ const SUITES: &[(&str, &[&str])] = &[
     ("checkpoints", &["embedded", "cql"]),
     ("coordinator", &["embedded", "zookeeper"]),
     ("e2e", &["embedded", ALL_SERVERS]),
+    ("model", &["embedded", ALL_SERVERS]),
+    ("races", &["embedded", ALL_SERVERS]),
     ("examples", &["embedded"]),
     ("edges", &["workspace"]),
     ("tidy", &["workspace"]),

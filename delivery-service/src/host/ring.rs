@@ -161,7 +161,7 @@ impl Ring {
             .collect()
     }
 
-    /// A recent message that the user was shown.
+    /// A recent message of somebody else that the user was shown.
     pub(super) fn find(
         &self,
         user: &UserId,
@@ -173,6 +173,7 @@ impl Ring {
         events
             .filter_map(|(entry, index)| entry.message(*index))
             .find(|message| message.message_id[..] == id.0 && message.chat_id == chat.as_str())
+            .filter(|message| message.sender_id != user.as_str())
             .map(new_message)
     }
 

@@ -29,6 +29,8 @@ type Heard = Option<Result<Message, axum::Error>>;
 pub(super) struct Socket {
     socket: WebSocket,
     pub(super) json: bool,
+    /// The size limit of a frame.
+    frame_max: usize,
     /// When the client was last heard of.
     pub(super) heard: Instant,
     /// What came in while the socket was writing.
@@ -46,9 +48,9 @@ pub(super) enum Incoming {
 }
 
 impl Socket {
-    pub(super) fn new(socket: WebSocket, json: bool) -> Self {
+    pub(super) fn new(socket: WebSocket, json: bool, frame_max: usize) -> Self {
         let ahead = VecDeque::new();
-        Self { socket, json, heard: Instant::now(), ahead, ahead_bytes: 0 }
+        Self { socket, json, frame_max, heard: Instant::now(), ahead, ahead_bytes: 0 }
     }
 
     /// The next frame. Cancel safe.
@@ -64,6 +66,9 @@ impl Socket {
                 message
             }
         };
+        if bytes_of(&message) > self.frame_max {
+            return Incoming::Over(Some(CloseReason::TooLarge));
+        }
         match message {
             Some(Ok(Message::Text(text))) if self.json => Incoming::Frame(text.into()),
             Some(Ok(Message::Binary(bytes))) if !self.json => Incoming::Frame(bytes),

@@ -9,8 +9,11 @@ use super::{
 };
 use axum::{
     Router,
-    extract::{State, ws::WebSocketUpgrade},
-    http::{HeaderMap, StatusCode, header},
+    extract::{
+        State,
+        ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -28,20 +31,34 @@ const PROTOBUF: &str = "chaski.v1.protobuf";
 const READ_BUFFER_BYTES: usize = 4 << 10;
 /// How much a socket may hold that the network has not taken.
 const WRITE_BUFFER_BYTES_MAX: usize = 2 << 20;
+/// A frame over its limit is still read up to this many times the limit: a client that is cut off
+/// while it sends sees a broken connection instead of the close code.
+const OVERSIZE_FACTOR: usize = 2;
 
 pub(super) fn router(host: Arc<DeliveryHost>) -> Router {
-    Router::new().route("/v1/ws", get(upgrade)).with_state(host)
+    Router::new()
+        .route("/v1/ws", get(upgrade))
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(host)
 }
 
 async fn upgrade(
     State(host): State<Arc<DeliveryHost>>,
     headers: HeaderMap,
-    ws: WebSocketUpgrade,
+    ws: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let token = bearer(&headers);
     let identity = match token.and_then(|t| t.map(|t| verify(&host, t)).transpose()) {
         Ok(identity) => identity,
         Err(problem) => return refused(&problem),
+    };
+    let ws = match ws {
+        Ok(ws) => ws,
+        Err(rejection) => {
+            let text = rejection.body_text();
+            let status = rejection.into_response().status();
+            return refused(&Problem::new(status.as_u16(), "not_a_websocket", text));
+        }
     };
     let ws = ws.protocols([JSON, PROTOBUF]);
     let json = ws.selected_protocol().is_none_or(|protocol| protocol == JSON);
@@ -52,9 +69,9 @@ async fn upgrade(
     ws.read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
-        .max_frame_size(frame_max)
-        .max_message_size(frame_max)
-        .on_upgrade(move |socket| serve(host, Socket::new(socket, json), identity))
+        .max_frame_size(OVERSIZE_FACTOR * frame_max)
+        .max_message_size(OVERSIZE_FACTOR * frame_max)
+        .on_upgrade(move |socket| serve(host, Socket::new(socket, json, frame_max), identity))
 }
 
 /// The token in the header; none where there is no such header.
@@ -70,14 +87,24 @@ pub(super) fn verify(host: &DeliveryHost, token: &str) -> Result<Identity, Probl
     Ok(host.parts.verifier.verify(token, host.parts.clock.now_ms())?)
 }
 
+async fn no_such_method() -> Response {
+    refused(&Problem::new(405, "method_not_allowed", "this path takes GET, to become a WebSocket"))
+}
+
+/// A refusal before there is a socket: RFC 9457, as at the gateway.
 fn refused(problem: &Problem) -> Response {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
     let body = serde_json::json!({
-        "type": "about:blank", "title": "Unauthorized", "status": problem.status,
+        "type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(),
         "detail": problem.message, "code": problem.code,
     });
-    let headers =
-        [(header::CONTENT_TYPE, "application/problem+json"), (header::WWW_AUTHENTICATE, "Bearer")];
-    (StatusCode::UNAUTHORIZED, headers, body.to_string()).into_response()
+    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    let mut response = (status, kind, body.to_string()).into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        let bearer = HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+    }
+    response
 }
 
 /// One socket from `hello` to its end.

@@ -3,7 +3,7 @@
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chaski_auth::DevKey;
 use chaski_ports::{Clock as _, SystemClock};
-use chaski_tests::{Caller, Device, Format, Set, Socket, World, random};
+use chaski_tests::{Caller, Device, Format, Set, Socket, World, random, until};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio_tungstenite::tungstenite::Message;
@@ -63,7 +63,12 @@ pub(crate) async fn strangers_are_rejected_once_and_nobody_sees(set: Set) {
     // Nor may a stranger look.
     let http = eva.http("phone");
     let chat = chat.as_str().expect("text");
-    let _ = http.get(&format!("/v1/chats/{chat}/messages")).await.problem(403);
+    let history = format!("/v1/chats/{chat}/messages");
+    until("the chat is stored", || async {
+        (http.get(&history).await.status != 404).then_some(())
+    })
+    .await;
+    let _ = http.get(&history).await.problem(403);
     let _ = http.get(&format!("/v1/chats/{chat}")).await.problem(403);
     let _ = http.get(&format!("/v1/chats/{unknown}/messages")).await.problem(404);
     let _ = http.get("/v1/chats/nonsense/messages").await.problem(400);
