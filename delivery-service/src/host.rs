@@ -109,8 +109,15 @@ impl DeliveryHost {
         upgrade::router(Arc::clone(self))
     }
 
-    /// Serves the owned partitions until the tasks stop; `gate` opens once all of them are warm.
-    pub async fn run(self: Arc<Self>, tasks: &Tasks, owned: watch::Receiver<Owned>, gate: Gate) {
+    /// Serves the owned partitions until the tasks stop. `gate` opens once all of them are warm, not
+    /// before `settled`: partitions come one by one, and the first few are not all.
+    pub async fn run(
+        self: Arc<Self>,
+        tasks: &Tasks,
+        owned: watch::Receiver<Owned>,
+        settled: impl Future<Output = ()>,
+        gate: Gate,
+    ) {
         let (host, stop) = (Arc::clone(&self), tasks.stop());
         tasks.spawn("delivery/cursors", async move {
             host.acks.run(Duration::from_millis(host.config.cursor_save_ms), stop).await;
@@ -125,10 +132,13 @@ impl DeliveryHost {
         let (warm, mut warmed) = watch::channel(());
         let (host, wanted) = (Arc::clone(&self), owned.clone());
         let opener = async {
-            while warmed.changed().await.is_ok() {
-                let wanted = wanted.borrow();
-                if !wanted.is_empty() && wanted.keys().all(|p| host.rings.read().contains_key(p)) {
+            settled.await;
+            loop {
+                if wanted.borrow().keys().all(|p| host.rings.read().contains_key(p)) {
                     gate.open();
+                }
+                if warmed.changed().await.is_err() {
+                    return;
                 }
             }
         };

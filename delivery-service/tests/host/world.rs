@@ -177,7 +177,7 @@ impl World {
         let (gate, all, own) = (readiness.gate("warm"), tasks.clone(), Arc::clone(&host));
         let (keep, owned) = watch::channel(owned);
         tasks.spawn("delivery", async move {
-            own.run(&all, owned, gate).await;
+            own.run(&all, owned, std::future::ready(()), gate).await;
             drop(keep);
             Ok::<_, String>(())
         });

@@ -97,42 +97,40 @@ impl Case {
     }
 
     async fn act(&mut self, model: &Model, step: &Step) {
-        let (by, taken) = (step.by(model), model.last.as_ref().expect("the reference took it"));
-        match (&taken.command, &step.act) {
-            (_, Act::Open { json }) => self.open(by, *json).await,
-            (_, Act::Reconnect { resume, json }) => {
+        let by = step.by(model);
+        match &step.act {
+            Act::Open { json } => self.open(by, *json).await,
+            Act::Reconnect { resume, json } => {
                 let Via::Device(n) = step.via(model) else { unreachable!("only sockets") };
                 let device = &mut self.users[by].devices[n];
                 device.drop_link(*json);
                 device.connect(&self.server, *resume).await;
             }
-            (_, Act::Ack) => {
+            Act::Ack => {
                 let Via::Device(n) = step.via(model) else { unreachable!("only sockets") };
                 // An ack that a crash swallows is given with the next one.
                 let _ = self.users[by].devices[n].ack(&self.server).await;
             }
+            _ => self.tell(model, (by, step.via(model))).await,
+        }
+    }
+
+    /// Gives the command that the reference took last.
+    pub(crate) async fn tell(&mut self, model: &Model, (by, via): (User, Via)) {
+        let taken = model.last.as_ref().expect("the reference took it");
+        match (&taken.command, via) {
             (Command::Settle, _) => self.settle(model).await,
-            (Command::Refuse { chat, seq, .. }, _) => {
-                self.refuse(model, (by, step.via(model)), *chat, *seq).await;
+            (Command::Refuse { chat, seq, .. }, Via::Device(n)) => {
+                self.refuse(model, (by, n), *chat, *seq).await;
             }
-            (Command::Read { chat, seq, .. }, _) => {
-                let Via::Device(n) = step.via(model) else { unreachable!("only sockets") };
+            (Command::Read { chat, seq, .. }, Via::Device(n)) => {
                 self.read((by, n), *chat, *seq).await;
             }
-            _ => self.command(model, taken, (by, step.via(model))).await,
+            _ => self.command(model, taken, (by, via)).await,
         }
         if matches!(taken.command, Command::Participant { operation: Operation::Remove, .. }) {
             let devices = self.users.iter_mut().flat_map(|user| &mut user.devices);
             devices.for_each(|device| device.receipts_may_fall = true);
-        }
-    }
-
-    /// Gives the command that the reference took last, outside of proptest.
-    pub(crate) async fn tell(&mut self, model: &Model, by: (User, Via)) {
-        let taken = model.last.as_ref().expect("the reference took it");
-        match taken.command {
-            Command::Settle => self.settle(model).await,
-            _ => self.command(model, taken, by).await,
         }
     }
 
@@ -151,8 +149,7 @@ impl Case {
     }
 
     /// Refuses until the sender is told: the command has no reply.
-    async fn refuse(&mut self, model: &Model, (by, via): (User, Via), chat: Name, seq: u64) {
-        let Via::Device(n) = via else { unreachable!("only sockets") };
+    async fn refuse(&mut self, model: &Model, (by, n): (User, usize), chat: Name, seq: u64) {
         let message = model.chats[&chat].item(seq).message().expect("a message").clone();
         let refusal = client_frame::Command::RejectMessage(v1::RejectMessage {
             chat_id: self.chat_id(chat).to_string(),

@@ -42,9 +42,37 @@ fn a_history_that_is_joined_later_hides_what_a_block_withholds() -> Vec<(usize, 
     ]
 }
 
+/// What was refused or read is not refused again or unread, and who comes back reads what they saw
+/// before, and from there on.
+fn marks_stay_and_a_second_membership_joins_the_first() -> Vec<(usize, Command)> {
+    let others = vec![0, 1];
+    let create = Command::Create { chat: CHAT, by: 2, others, title: 0, all: false };
+    let change = |operation| Command::Participant { chat: CHAT, by: 2, user: 0, operation };
+    let refuse = Command::Refuse { chat: CHAT, by: 0, seq: 2 };
+    let read = |seq| Command::Read { chat: CHAT, by: 2, seq };
+    vec![
+        (2, create),
+        (1, send(0)),
+        (1, Command::Settle),
+        (0, refuse.clone()),
+        (0, refuse),
+        (2, read(2)),
+        (2, read(1)),
+        (2, change(Operation::Remove)),
+        (1, send(1)),
+        (2, change(Operation::Add)),
+        (1, send(2)),
+        (1, Command::Settle),
+        (1, send(3)),
+    ]
+}
+
 /// Runs all of them.
 pub(crate) fn stories() {
-    for story in [a_history_that_is_joined_later_hides_what_a_block_withholds()] {
+    for story in [
+        a_history_that_is_joined_later_hides_what_a_block_withholds(),
+        marks_stay_and_a_second_membership_joins_the_first(),
+    ] {
         let mut model = Model::new(3);
         let mut case = RUNTIME.block_on(Case::start(super::server(), &model));
         for (by, command) in story {

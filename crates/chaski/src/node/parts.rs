@@ -219,8 +219,10 @@ impl Parts {
         if let Some(host) = self.delivery.clone() {
             let (owned, all) = (self.owned(Owner::Delivery, tasks, &rpc_url), tasks.clone());
             let warm = readiness.gate("delivery is warm");
+            let assignments = self.followed[&Owner::Delivery].clone();
+            let settled = settled(assignments, owned.clone(), self.host_id.clone());
             tasks.spawn(Owner::Delivery.name(), async move {
-                host.run(&all, owned, warm).await;
+                host.run(&all, owned, settled, warm).await;
                 Ok::<_, Infallible>(())
             });
         }
@@ -352,6 +354,25 @@ impl Parts {
             host.drain(patience).await;
         }
     }
+}
+
+/// Waits until every partition has an owner, and `owned` is all that this host is to have of them.
+async fn settled(mut assignments: Assignments, mut owned: watch::Receiver<Owned>, host_id: String) {
+    while assignments.all_owned().await.is_ok() {
+        let mine: Owned = assignments.mine(&host_id).into_iter().collect();
+        if *owned.borrow_and_update() == mine {
+            return;
+        }
+        let changed = tokio::select! {
+            changed = owned.changed() => changed.is_ok(),
+            changed = assignments.changed() => changed.is_ok(),
+        };
+        if !changed {
+            break;
+        }
+    }
+    // What is followed no more never settles: the process ends.
+    std::future::pending().await
 }
 
 /// Keeps the endpoints of a role as its hosts come and go.
