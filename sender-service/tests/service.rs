@@ -79,6 +79,8 @@ impl World {
                 if answer.err().map(|problem| problem.code).as_deref() == refused {
                     return;
                 }
+                // A refusal comes without a wait: who follows the topic needs a turn.
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         let what = format!("{user}: {refused:?}");
