@@ -5,10 +5,15 @@ use chaski_proto::v1::{self, history_item::Item, server_frame::Body};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use serde_json::Value;
 
-/// `{messages, next?}` of a chat.
+/// Why something is not there any more.
+const EXPIRED: &str = "EXPIRED";
+
+/// `{messages, firstSeq, next?}` of a chat.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct History {
     messages: Vec<Place>,
+    first_seq: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
@@ -20,7 +25,8 @@ impl History {
         let seqs = reply.items.iter().map(|item| item.seq);
         let end = if forward { seqs.max() } else { seqs.min() };
         let next = end.filter(|_| reply.more).map(|seq| seq.to_string());
-        Self { messages: reply.items.into_iter().map(Place).collect(), next }
+        let first_seq = reply.first_seq.to_string();
+        Self { messages: reply.items.into_iter().map(Place).collect(), first_seq, next }
     }
 }
 
@@ -38,6 +44,7 @@ impl Serialize for Place {
         match &place.item {
             Some(Item::ChatUpdate(update)) => map.serialize_entry("chatUpdate", update)?,
             Some(Item::Hidden(_)) => map.serialize_entry("hidden", &true)?,
+            Some(Item::Expired(_)) => map.serialize_entry("expired", &true)?,
             // Of a newer service: the place is taken, by what is not known.
             Some(Item::Message(_)) | None => {}
         }
@@ -54,21 +61,34 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) fn new(reply: v1::InboxReply) -> Self {
+    /// As on a socket, what tells that older ones have expired is the first event.
+    pub(crate) fn new(mut reply: v1::InboxReply) -> Self {
         let next = next_position(&reply);
+        if let Some(resync) = resync(&reply) {
+            let event = v1::ServerFrame::event(resync.from_position, Body::Resync(resync));
+            reply.events.insert(0, event);
+        }
         Self { events: reply.events, next }
     }
 }
 
-/// `{messages, next?}` of a user.
+/// What has expired of a slice that was asked for from further back.
+fn resync(reply: &v1::InboxReply) -> Option<v1::Resync> {
+    let from_position = reply.expired_upto;
+    (from_position > 0).then(|| v1::Resync { reason: EXPIRED.into(), from_position })
+}
+
+/// `{messages, next?, resync?}` of a user.
 #[derive(Serialize)]
 pub(crate) struct Messages {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resync: Option<v1::Resync>,
     messages: Vec<Placed>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-/// A message, or that one is hidden, and its place in the user's order.
+/// A message, or that one is hidden or has expired, and its place in the user's order.
 #[derive(Serialize)]
 struct Placed {
     position: String,
@@ -86,6 +106,12 @@ enum What {
         seq: String,
         hidden: bool,
     },
+    #[serde(rename_all = "camelCase")]
+    Expired {
+        chat_id: String,
+        seq: String,
+        expired: bool,
+    },
 }
 
 impl Messages {
@@ -94,16 +120,19 @@ impl Messages {
         let placed = |frame: v1::ServerFrame| {
             let what = match frame.body? {
                 Body::NewMessage(message) => What::Message(message),
-                Body::MessageHidden(hidden) => What::Hidden {
-                    chat_id: hidden.chat_id,
-                    seq: hidden.seq.to_string(),
-                    hidden: true,
-                },
+                Body::MessageHidden(v1::MessageHidden { chat_id, seq, reason }) => {
+                    let seq = seq.to_string();
+                    match reason.as_str() {
+                        EXPIRED => What::Expired { chat_id, seq, expired: true },
+                        _ => What::Hidden { chat_id, seq, hidden: true },
+                    }
+                }
                 _ => return None,
             };
             Some(Placed { position: frame.position.unwrap_or_default().to_string(), what })
         };
-        Self { messages: reply.events.into_iter().filter_map(placed).collect(), next }
+        let resync = resync(&reply);
+        Self { resync, messages: reply.events.into_iter().filter_map(placed).collect(), next }
     }
 }
 

@@ -30,11 +30,16 @@ const PROTOBUF: &str = "chaski.v1.protobuf";
 const MOVED: u16 = 4001;
 const DRAINING: u16 = 4002;
 const NOT_AUTHENTICATED: u16 = 4500;
+const REVOKED: u16 = 4501;
 const PROTOCOL_ERROR: u16 = 4502;
 const TOO_LARGE: u16 = 1009;
 
 /// One session lives for seconds and says little.
 const BUFFER_BYTES: usize = 4096;
+
+/// A frame over its limit is still read up to this many times the limit: a client that is cut off
+/// while it sends sees a broken connection instead of the close code.
+const OVERSIZE_FACTOR: usize = 2;
 
 /// How long the client may take to take the last frames and to close.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -79,9 +84,16 @@ async fn upgrade(
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(16 * BUFFER_BYTES)
-        .max_frame_size(frame_max)
-        .max_message_size(frame_max)
-        .on_upgrade(move |socket| session(socket, moved, identity, json)))
+        .max_frame_size(OVERSIZE_FACTOR * frame_max)
+        .max_message_size(OVERSIZE_FACTOR * frame_max)
+        .on_upgrade(move |socket| session(socket, moved, identity, Format { json, frame_max })))
+}
+
+/// What frames are like.
+#[derive(Clone, Copy)]
+struct Format {
+    json: bool,
+    frame_max: usize,
 }
 
 /// How a session ends: a last frame, and the close code.
@@ -101,8 +113,14 @@ impl End {
     }
 }
 
-async fn session(mut socket: WebSocket, moved: Arc<Moved>, identity: Option<Identity>, json: bool) {
-    let hello = tokio::time::timeout(moved.config.hello_timeout(), hello(&mut socket, json)).await;
+async fn session(
+    mut socket: WebSocket,
+    moved: Arc<Moved>,
+    identity: Option<Identity>,
+    format: Format,
+) {
+    let hello = hello(&mut socket, format);
+    let hello = tokio::time::timeout(moved.config.hello_timeout(), hello).await;
     let end = match hello {
         Ok(Ok((id, hello))) => answer(&moved, identity, id, hello).await,
         Ok(Err(end)) => end,
@@ -110,11 +128,14 @@ async fn session(mut socket: WebSocket, moved: Arc<Moved>, identity: Option<Iden
     };
     metrics::counter!("chaski_ws_moved_total", "code" => end.code.to_string()).increment(1);
     // The client may have gone, or may not read: then there is nobody to tell.
-    let _ = tokio::time::timeout(FAREWELL, farewell(socket, end, json)).await;
+    let _ = tokio::time::timeout(FAREWELL, farewell(socket, end, format.json)).await;
 }
 
 /// The first frame, which must be `hello`.
-async fn hello(socket: &mut WebSocket, json: bool) -> Result<(u32, v1::Hello), End> {
+async fn hello(
+    socket: &mut WebSocket,
+    Format { json, frame_max }: Format,
+) -> Result<(u32, v1::Hello), End> {
     let bytes: Bytes = loop {
         match socket.recv().await {
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
@@ -124,6 +145,9 @@ async fn hello(socket: &mut WebSocket, json: bool) -> Result<(u32, v1::Hello), E
             _ => return Err(End::close(PROTOCOL_ERROR)),
         }
     };
+    if bytes.len() > frame_max {
+        return Err(End::close(TOO_LARGE));
+    }
     match client_frame(&bytes, json) {
         Ok(v1::ClientFrame { id, command: Some(Command::Hello(hello)), .. }) => Ok((id, hello)),
         Ok(_) => Err(End::close(PROTOCOL_ERROR)),
@@ -151,7 +175,11 @@ async fn answer(moved: &Moved, known: Option<Identity>, id: u32, hello: v1::Hell
             let problem = Problem::new(401, "unauthenticated", other);
             return End::error(NOT_AUTHENTICATED, id, &problem);
         }
-        Err(problem) => return End::error(NOT_AUTHENTICATED, id, &problem),
+        Err(problem) => {
+            let revoked = problem.code == "revoked";
+            let code = if revoked { REVOKED } else { NOT_AUTHENTICATED };
+            return End::error(code, id, &problem);
+        }
     };
     let request = Request::new(v1::LocateRequest { user_id: identity.user.to_string() });
     let located = moved.hosts.locate(request);

@@ -173,6 +173,7 @@ async fn slice(
         limit: params.limit(&gateway.config)?,
         filter: filter.into(),
         token,
+        tell_expired: true,
     };
     gateway.read(gateway.messages.inbox(Request::new(request))).await
 }

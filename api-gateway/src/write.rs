@@ -97,7 +97,7 @@ pub(crate) async fn rename_chat(
     Json(named): Json<Named>,
 ) -> Result<Response, Refusal> {
     let name = named.name()?;
-    change(&gateway, caller, Change::Chat(v1::ModifyChat { chat_id, name })).await
+    change(&gateway, caller, Change::Chat(v1::ModifyChat { chat_id, name: Some(name) })).await
 }
 
 /// `PATCH /v1/chats/{chatId}/participants`: answered with the chat's own verdict.

@@ -12,6 +12,9 @@ pub struct ConnectionsConfig {
     pub verdict_ms: u64,
     /// Longest name of a device, in Unicode scalar values.
     pub device_name_chars_max: usize,
+    /// Whether a block may only be lifted once every device in use of its user has acknowledged it
+    /// (409 `block_not_synced`).
+    pub unblock_needs_sync: bool,
     /// How often a partition's watermark is saved while it moves, in milliseconds.
     pub watermark_ms: u64,
     /// Pause before starting again after a failure, in milliseconds.
@@ -23,6 +26,7 @@ impl Default for ConnectionsConfig {
         Self {
             verdict_ms: 5000,
             device_name_chars_max: 64,
+            unblock_needs_sync: false,
             watermark_ms: 250,
             restart_delay_ms: 500,
         }

@@ -17,10 +17,19 @@ pub(crate) async fn list(
     request: v1::DevicesRequest,
 ) -> Result<v1::DevicesReply, Problem> {
     let (user, _) = caller(request.caller)?;
-    let known = service.ports.devices.devices(&user, DEVICES_READ_MAX).await;
-    let known = known.map_err(|e| unavailable(&e))?;
-    let there = known.iter().filter(|device| !is_retired(service, device));
-    Ok(v1::DevicesReply { devices: there.map(view).collect() })
+    let there = in_use(service, &user).await?;
+    Ok(v1::DevicesReply { devices: there.iter().map(view).collect() })
+}
+
+/// The devices of a user that are not retired.
+pub(crate) async fn in_use(
+    service: &ConnectionService,
+    user: &UserId,
+) -> Result<Vec<KnownDevice>, Problem> {
+    let known = service.ports.devices.devices(user, DEVICES_READ_MAX).await;
+    let mut known = known.map_err(|e| unavailable(&e))?;
+    known.retain(|device| !is_retired(service, device));
+    Ok(known)
 }
 
 /// Calls a device something.

@@ -3,7 +3,8 @@
 //! A decision follows from the stored state of its pair, in which every request before it has taken
 //! effect: so it is the same however often, and by however many owners, it is made. In `recipients`
 //! a repeat has the same origin and is passed over there (L6); in the store the greater version
-//! stays.
+//! stays. Requests of different users do not depend on one another: they are decided side by side,
+//! so that a partition's requests do not each wait for the durable steps of the one before.
 
 use crate::{ROLE, service::ConnectionService};
 use bytes::Bytes;
@@ -13,23 +14,26 @@ use chaski_core::{
     record::{Event, Output},
 };
 use chaski_ports::{
-    ConnectionRow, ErrorKind, LogRecord, PortError, ProducePolicy, Producer, Record, StoreBatch,
-    Topic, VerdictRow, WatermarkRow,
+    Appending, ConnectionRow, ErrorKind, LogRecord, PortError, ProducePolicy, Producer, Record,
+    StoreBatch, Topic, VerdictRow, WatermarkRow,
 };
 use chaski_proto::{
     EncodedEvent, Malformed, SCHEMA, decode_connection_request, status_from_proto, status_to_proto,
     v1,
 };
 use chaski_records::Undertaker;
-use chaski_runtime::CancellationToken;
+use chaski_runtime::{CancellationToken, Restarts};
+use futures::{FutureExt, TryFutureExt, future::try_join_all};
 use prost::Message as _;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 /// How often the cursor is shown to the log's stock tools.
 const MIRROR_EVERY: Duration = Duration::from_secs(2);
 /// So long a full producer is left alone.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
+/// Most requests that are decided side by side.
+const TOGETHER: usize = 64;
 
 /// Folds the partition until `stop`; after a failure that may pass, starts again from the last
 /// watermark.
@@ -39,18 +43,14 @@ pub(crate) async fn run(
     epoch: u64,
     stop: CancellationToken,
 ) -> Result<(), PortError> {
-    loop {
-        let error = match fold(service, partition, epoch, &stop).await {
-            Err(error) if error.retryable() => error,
-            end => return end,
-        };
-        metrics::counter!("chaski_connections_restarts_total").increment(1);
-        tracing::warn!(%partition, %error, cause = ?error.source, "deciding starts again from the last watermark");
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(service.config.restart_delay()) => {}
-        }
-    }
+    let restarts = Restarts {
+        partition,
+        what: "deciding starts again from the last watermark",
+        counter: "chaski_connections_restarts_total",
+        pause: service.config.restart_delay(),
+    };
+    let again = || fold(service, partition, epoch, &stop);
+    restarts.run(&stop, PortError::owner_may_retry, again).await
 }
 
 async fn fold(
@@ -110,6 +110,70 @@ struct Fold<'a> {
     prev: Option<Origin>,
 }
 
+/// A request, or why it cannot be read.
+type Asked<'a> = (&'a LogRecord, Result<Request, Malformed>);
+
+/// How many of the first requests are of different users, at most [`TOGETHER`]: none of them
+/// depends on another.
+fn together(asked: &[Asked<'_>]) -> usize {
+    let mut users = HashSet::new();
+    let first = asked.iter().take(TOGETHER);
+    first.take_while(|(_, a)| a.as_ref().map_or(true, |r| users.insert(&r.user))).count()
+}
+
+/// What becomes of a request.
+enum Outcome<'a> {
+    /// Nothing any more: a later one of its pair is stored.
+    Done,
+    /// The pair stays as it is, which may be a conflict.
+    Stays { peer: &'a UserId, present: Connection, conflict: bool },
+    /// The pair became so by this request. What follows that may be missing.
+    Stored { peer: &'a UserId, present: Connection },
+    /// The pair becomes so; a block of it may be lifted.
+    Changes { peer: &'a UserId, to: Connection, lifted: bool },
+    /// The user's settings become so.
+    Settings { hide_read_marks: bool },
+}
+
+impl Outcome<'_> {
+    /// What the user's devices are told, where it is not told yet.
+    fn event(&self, request: &Request) -> Option<Event> {
+        let (device, at) = (request.device.clone(), request.at);
+        match *self {
+            Outcome::Done | Outcome::Stays { .. } | Outcome::Stored { .. } => None,
+            Outcome::Changes { peer, to, lifted } => {
+                let peer = peer.clone();
+                Some(Event::Connection(ConnectionChange { peer, to, device, lifted, at }))
+            }
+            Outcome::Settings { hide_read_marks } => {
+                Some(Event::Settings { hide_read_marks, device, at })
+            }
+        }
+    }
+}
+
+/// What becomes of the request at `offset`; `stored` is its pair.
+fn outcome(offset: Offset, request: &Request, stored: Option<StoredPair>) -> Outcome<'_> {
+    let (peer, asked, based_on) = match &request.ask {
+        Ask::Connection { peer, status, based_on } => (peer, *status, *based_on),
+        Ask::Settings { hide_read_marks } => {
+            return Outcome::Settings { hide_read_marks: *hide_read_marks };
+        }
+    };
+    let present = stored.as_ref().map(|pair| pair.state).unwrap_or_default();
+    match stored.map(|pair| pair.request) {
+        // A later request is stored, and each begins when the one before it is done.
+        Some(decided) if decided > offset => return Outcome::Done,
+        Some(decided) if decided == offset => return Outcome::Stored { peer, present },
+        _ => {}
+    }
+    match present.decide(asked, based_on) {
+        Decision::Already(present) => Outcome::Stays { peer, present, conflict: false },
+        Decision::Conflict(present) => Outcome::Stays { peer, present, conflict: true },
+        Decision::Changed { to, lifted } => Outcome::Changes { peer, to, lifted },
+    }
+}
+
 /// A pair as it is stored.
 struct StoredPair {
     state: Connection,
@@ -123,14 +187,18 @@ impl Fold<'_> {
         records: &[LogRecord],
         stop: &CancellationToken,
     ) -> Result<(), PortError> {
-        for record in records {
+        let asked: Vec<Asked<'_>> = records.iter().map(|r| (r, self.decode(r))).collect();
+        let mut asked = &asked[..];
+        while !asked.is_empty() {
+            let (round, rest) = asked.split_at(together(asked));
             tokio::select! {
                 biased;
-                // A request cut off in the middle is decided again by the next owner.
+                // Requests cut off in the middle are decided again by the next owner.
                 () = stop.cancelled() => return Ok(()),
-                applied = self.apply(record) => applied?,
+                decided = self.decide(round) => decided?,
             }
-            self.next = record.offset.next();
+            self.next = round.last().map_or(self.next, |(record, _)| record.offset.next());
+            asked = rest;
             if self.save_at <= Instant::now() {
                 self.save().await?;
             }
@@ -138,24 +206,32 @@ impl Fold<'_> {
         Ok(())
     }
 
-    async fn apply(&mut self, record: &LogRecord) -> Result<(), PortError> {
-        let request = match self.decode(record) {
-            Ok(request) => request,
-            Err(cause) => return self.bury(record, &cause).await,
-        };
-        let verdict = match &request.ask {
-            Ask::Connection { peer, status, based_on } => {
-                let asked = (*status, *based_on);
-                self.connection(record.offset, &request, peer, asked).await?
-            }
-            Ask::Settings { hide_read_marks } => {
-                Some(self.settings(record.offset, &request, *hide_read_marks).await?)
-            }
-        };
-        match verdict {
-            Some(verdict) => self.tell(&request, verdict).await,
-            None => Ok(()),
+    /// Decides requests of different users. What they change is appended in their order, each
+    /// record behind the one before (`prev`), and nothing is stored until all of it is in the log:
+    /// where one is lost, consumers pass over those behind it until they are sent again, and what
+    /// is stored is not sent again.
+    async fn decide(&mut self, round: &[Asked<'_>]) -> Result<(), PortError> {
+        let stored = try_join_all(round.iter().map(|(_, asked)| self.look_up(asked))).await?;
+        let (mut decided, mut appends) = (Vec::new(), Vec::new());
+        for ((record, asked), stored) in round.iter().zip(stored) {
+            let Ok(request) = asked else { continue };
+            let outcome = outcome(record.offset, request, stored);
+            appends.push(match outcome.event(request) {
+                Some(event) => {
+                    self.append(record.offset, request, event).await?.map_ok(Some).boxed()
+                }
+                None => std::future::ready(Ok(None)).boxed(),
+            });
+            decided.push((record.offset, request, outcome));
         }
+        // From these places on blocks hold, or hold no more (L7).
+        let places = try_join_all(appends).await?;
+        let settled = decided.iter().zip(places).map(|(one, place)| self.settle(one, place));
+        let unreadable =
+            round.iter().filter_map(|(record, asked)| Some((record, asked.as_ref().err()?)));
+        let buried = unreadable.map(|(record, cause)| self.bury(record, cause));
+        tokio::try_join!(try_join_all(settled), try_join_all(buried))?;
+        Ok(())
     }
 
     fn decode(&self, record: &LogRecord) -> Result<Request, Malformed> {
@@ -166,77 +242,70 @@ impl Fold<'_> {
         }
     }
 
-    /// What becomes of a request for a pair; `None` where all of that is done already.
-    async fn connection(
-        &mut self,
-        offset: Offset,
-        request: &Request,
-        peer: &UserId,
-        (asked, based_on): (chaski_core::connection::Status, Option<u64>),
-    ) -> Result<Option<v1::ConnectionVerdict>, PortError> {
-        let stored = self.stored(&request.user, peer).await?;
-        let present = stored.as_ref().map(|pair| pair.state).unwrap_or_default();
-        let told = |to: Connection, conflict, offset: Option<Offset>| v1::ConnectionVerdict {
+    /// The pair that a request is about, as it is stored.
+    async fn look_up(
+        &self,
+        asked: &Result<Request, Malformed>,
+    ) -> Result<Option<StoredPair>, PortError> {
+        match asked {
+            Ok(Request { user, ask: Ask::Connection { peer, .. }, .. }) => {
+                self.stored(user, peer).await
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Stores and tells what becomes of a request; its record, where it has one, is in the log.
+    async fn settle(
+        &self,
+        (offset, request, outcome): &(Offset, &Request, Outcome<'_>),
+        place: Option<Offset>,
+    ) -> Result<(), PortError> {
+        let told = |peer: &UserId, state: Connection, conflict| v1::ConnectionVerdict {
             connection: Some(v1::Connection {
                 user_id: peer.to_string(),
-                status: status_to_proto(to.status).into(),
-                version: to.version,
+                status: status_to_proto(state.status).into(),
+                version: state.version,
             }),
             conflict,
-            offset: offset.map(|offset| offset.0),
+            offset: place.map(|place| place.0),
         };
-        match stored.map(|pair| pair.request) {
-            // A later request is stored, and each begins when the one before it is done.
-            Some(decided) if decided > offset => return Ok(None),
-            // This one is stored; what follows that may be missing.
-            Some(decided) if decided == offset => {
-                self.publish(request, peer, present).await?;
-                return Ok(Some(told(present, false, None)));
+        let (name, verdict) = match outcome {
+            Outcome::Done => return Ok(()),
+            Outcome::Stays { peer, present, conflict } => {
+                let name = if *conflict { "conflict" } else { "already" };
+                (name, told(peer, *present, *conflict))
             }
-            _ => {}
-        }
-        let (outcome, verdict) = match present.decide(asked, based_on) {
-            Decision::Already(present) => ("already", told(present, false, None)),
-            Decision::Conflict(present) => ("conflict", told(present, true, None)),
-            Decision::Changed { to, lifted } => {
-                let device = request.device.clone();
-                let change =
-                    ConnectionChange { peer: peer.clone(), to, device, lifted, at: request.at };
-                // From this place on the block holds, or holds no more (L7).
-                let place = self.append(offset, request, Event::Connection(change)).await?;
-                self.save_pair(offset, request, peer, to).await?;
-                self.publish(request, peer, to).await?;
-                ("changed", told(to, false, Some(place)))
+            Outcome::Stored { peer, present } => {
+                self.publish(request, peer, *present).await?;
+                return self.tell(request, told(peer, *present, false)).await;
+            }
+            Outcome::Changes { peer, to, .. } => {
+                self.save_pair(*offset, request, peer, *to).await?;
+                self.publish(request, peer, *to).await?;
+                ("changed", told(peer, *to, false))
+            }
+            Outcome::Settings { hide_read_marks } => {
+                let hide_read_marks = *hide_read_marks;
+                let state = v1::StoredSettings { hide_read_marks }.encode_to_vec().into();
+                // Versions begin at 1.
+                let (user, version) = (&request.user, offset.next().0);
+                self.service.ports.connections.save_settings(user, version, state).await?;
+                let offset = place.map(|place| place.0);
+                ("settings", v1::ConnectionVerdict { connection: None, conflict: false, offset })
             }
         };
-        metrics::counter!("chaski_connections_decided_total", "outcome" => outcome).increment(1);
-        Ok(Some(verdict))
+        metrics::counter!("chaski_connections_decided_total", "outcome" => name).increment(1);
+        self.tell(request, verdict).await
     }
 
-    async fn settings(
-        &mut self,
-        offset: Offset,
-        request: &Request,
-        hide_read_marks: bool,
-    ) -> Result<v1::ConnectionVerdict, PortError> {
-        let (device, at) = (request.device.clone(), request.at);
-        let place =
-            self.append(offset, request, Event::Settings { hide_read_marks, device, at }).await?;
-        let state = v1::StoredSettings { hide_read_marks }.encode_to_vec().into();
-        // Versions begin at 1.
-        let version = offset.next().0;
-        self.service.ports.connections.save_settings(&request.user, version, state).await?;
-        metrics::counter!("chaski_connections_decided_total", "outcome" => "settings").increment(1);
-        Ok(v1::ConnectionVerdict { connection: None, conflict: false, offset: Some(place.0) })
-    }
-
-    /// Puts a decision into the user's order; where it stands.
+    /// Puts a decision into the user's order; the answer is where it stands.
     async fn append(
         &mut self,
         offset: Offset,
         request: &Request,
         event: Event,
-    ) -> Result<Offset, PortError> {
+    ) -> Result<Appending, PortError> {
         let output = Output {
             partition: self.partition,
             index: 0,
@@ -255,10 +324,9 @@ impl Fold<'_> {
             schema: SCHEMA,
             traceparent: None,
         };
-        // What is not acknowledged ends this incarnation, so it is not told of as sent before.
-        let place = self.send(Topic::Recipients, self.partition, record).await?;
+        let appending = self.send(Topic::Recipients, self.partition, record).await?;
         self.prev = Some(Origin { offset, index: 0 });
-        Ok(place)
+        Ok(appending)
     }
 
     /// Appends to the log; waits while the producer's queue is full.
@@ -267,10 +335,10 @@ impl Fold<'_> {
         topic: Topic,
         partition: Partition,
         record: Record,
-    ) -> Result<Offset, PortError> {
+    ) -> Result<Appending, PortError> {
         loop {
             match self.producer.append(topic, partition, record.clone()) {
-                Ok(appending) => return appending.await,
+                Ok(appending) => return Ok(appending),
                 Err(error) if error.kind == ErrorKind::Full => {
                     tokio::time::sleep(FULL_PAUSE).await;
                 }
@@ -304,6 +372,7 @@ impl Fold<'_> {
             status: status_to_proto(to.status).into(),
             request_offset: offset.0,
             by_device_id: request.device.to_string(),
+            at_ms: request.at,
         };
         let row = ConnectionRow {
             user: request.user.clone(),
@@ -333,7 +402,7 @@ impl Fold<'_> {
             schema: SCHEMA,
             traceparent: None,
         };
-        self.send(Topic::Connections, Partition(0), record).await.map(drop)
+        self.send(Topic::Connections, Partition(0), record).await?.await.map(drop)
     }
 
     /// Stores the verdict and tells who waits for it.

@@ -8,6 +8,7 @@ mod config;
 mod devices;
 mod fold;
 mod service;
+mod synced;
 mod verdicts;
 
 pub use config::ConnectionsConfig;

@@ -1,6 +1,6 @@
 //! The service: what others may ask of contacts, blocks, settings and devices.
 
-use crate::{ConnectionsConfig, ROLE, devices, fold, verdicts::Verdicts};
+use crate::{ConnectionsConfig, ROLE, devices, fold, synced, verdicts::Verdicts};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chaski_core::{
@@ -112,6 +112,9 @@ impl ConnectionService {
         let status = v1::ConnectionStatus::try_from(asked.status)
             .map_err(|_| Problem::invalid("status must be ACTIVE, BLOCKED or NONE"))?;
         let status = status_from_proto(status);
+        if self.config.unblock_needs_sync {
+            synced::check(self, (&caller.0, &peer), status, asked.based_on_version).await?;
+        }
         let ask = Ask::Connection { peer, status, based_on: asked.based_on_version };
         let (partition, verdict) = self.ask(caller, ask).await?;
         let present = verdict.connection.ok_or_else(|| {

@@ -13,8 +13,8 @@ mod worker;
 pub use config::{GeneratorConfig, WhoManages};
 
 use chaski_core::{Partition, SourceId, placement::Placement, record::Rules};
-use chaski_ports::{CheckpointStore, Clock, ErrorKind, Log, PortError};
-use chaski_runtime::{CancellationToken, Owned, Tasks, run_owned};
+use chaski_ports::{CheckpointStore, Clock, Log, PortError};
+use chaski_runtime::{CancellationToken, Owned, Restarts, Tasks, run_owned};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -57,21 +57,13 @@ impl Generator {
         epoch: u64,
         stop: CancellationToken,
     ) -> Result<(), PortError> {
-        loop {
-            let error = match worker::run(&self, partition, epoch, &stop).await {
-                Ok(()) => return Ok(()),
-                // A conflict is a producer that died: the next run gets a new one.
-                Err(error) if !error.retryable() && error.kind != ErrorKind::Conflict => {
-                    return Err(error);
-                }
-                Err(error) => error,
-            };
-            metrics::counter!("chaski_generator_restarts_total").increment(1);
-            tracing::warn!(%partition, %error, cause = ?error.source, "the fan-out starts again from its checkpoint");
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(self.config.restart_delay()) => {}
-            }
-        }
+        let restarts = Restarts {
+            partition,
+            what: "the fan-out starts again from its checkpoint",
+            counter: "chaski_generator_restarts_total",
+            pause: self.config.restart_delay(),
+        };
+        let passes = PortError::owner_may_retry;
+        restarts.run(&stop, passes, || worker::run(&self, partition, epoch, &stop)).await
     }
 }

@@ -12,7 +12,9 @@ mod config;
 mod entry;
 mod feed;
 mod marks;
+mod moves;
 mod opening;
+mod pulse;
 mod revoked;
 mod ring;
 mod session;
@@ -21,6 +23,7 @@ mod subscriber;
 mod upgrade;
 
 pub use config::HostConfig;
+pub use moves::{Elsewhere, Whereabouts};
 
 use acks::Acks;
 use chaski_auth::Verifier;
@@ -28,10 +31,7 @@ use chaski_core::{DeviceId, Partition, UserId, placement::Placement};
 use chaski_ports::{Clock, Log};
 use chaski_proto::{
     Problem,
-    v1::{
-        connections_server::Connections, hosts_server::Hosts, messages_server::Messages,
-        sender_server::Sender,
-    },
+    v1::{connections_server::Connections, messages_server::Messages, sender_server::Sender},
 };
 use chaski_runtime::{Gate, Owned, Tasks, run_owned};
 use close::CloseReason;
@@ -41,14 +41,14 @@ use parking_lot::RwLock;
 use revoked::Revoked;
 use ring::Ring;
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 /// The role's name in claims and assignments.
 pub const ROLE: &str = "delivery";
@@ -64,8 +64,8 @@ pub struct HostParts {
     pub messages: Arc<dyn Messages>,
     /// Takes changes of contacts, blocks and settings.
     pub connections: Arc<dyn Connections>,
-    /// Says who serves a user.
-    pub hosts: Arc<dyn Hosts>,
+    /// Where partitions are served.
+    pub whereabouts: watch::Receiver<Whereabouts>,
     /// Checks tokens.
     pub verifier: Arc<Verifier>,
     /// Time.
@@ -78,7 +78,13 @@ pub struct HostParts {
 pub struct DeliveryHost {
     parts: HostParts,
     config: HostConfig,
+    /// What is served here: what is owned, and what is not handed over yet.
+    served: watch::Sender<Owned>,
     rings: RwLock<HashMap<Partition, Arc<Ring>>>,
+    /// The partitions of the rings. Also touched where somebody who waits for one has to look again.
+    warm: watch::Sender<BTreeSet<Partition>>,
+    /// Whose sockets are being sent away.
+    parting: Mutex<()>,
     acks: Acks,
     receipts: Receipts,
     verdicts: Verdicts,
@@ -95,7 +101,10 @@ impl DeliveryHost {
         Arc::new(Self {
             parts,
             config,
+            served: watch::Sender::default(),
             rings: RwLock::default(),
+            warm: watch::Sender::default(),
+            parting: Mutex::default(),
             acks,
             receipts,
             verdicts: Verdicts::default(),
@@ -109,12 +118,12 @@ impl DeliveryHost {
         upgrade::router(Arc::clone(self))
     }
 
-    /// Serves the owned partitions until the tasks stop. `gate` opens once all of them are warm, not
-    /// before `settled`: partitions come one by one, and the first few are not all.
+    /// Serves what it owns, and what it is handing over, until the tasks stop. `gate` opens once all
+    /// that it owns is warm, not before `settled`: partitions come one by one, and the first few are
+    /// not all.
     pub async fn run(
         self: Arc<Self>,
         tasks: &Tasks,
-        owned: watch::Receiver<Owned>,
         settled: impl Future<Output = ()>,
         gate: Gate,
     ) {
@@ -129,38 +138,46 @@ impl DeliveryHost {
             host.receipts.run(every, stop).await;
             Ok::<_, std::convert::Infallible>(())
         });
-        let (warm, mut warmed) = watch::channel(());
-        let (host, wanted) = (Arc::clone(&self), owned.clone());
         let opener = async {
             settled.await;
-            loop {
-                if wanted.borrow().keys().all(|p| host.rings.read().contains_key(p)) {
-                    gate.open();
-                }
-                if warmed.changed().await.is_err() {
-                    return;
-                }
+            let mut warm = self.warm.subscribe();
+            let all = |warm: &BTreeSet<_>| self.parts.whereabouts.borrow().owned.is_subset(warm);
+            if warm.wait_for(all).await.is_ok() {
+                gate.open();
             }
+            std::future::pending().await
         };
-        let serving = run_owned(tasks, ROLE, owned, |partition, _epoch, stop| {
-            feed::run(Arc::clone(&self), partition, stop, warm.clone())
+        let serving = run_owned(tasks, ROLE, self.served.subscribe(), |partition, _epoch, stop| {
+            feed::run(Arc::clone(&self), partition, stop)
         });
         tokio::select! {
             () = serving => {}
+            () = moves::run(&self) => {}
             () = opener => {}
         }
     }
 
+    /// The partitions that this host can serve at once, for those who hand one over to it.
+    pub fn warm(&self) -> watch::Receiver<BTreeSet<Partition>> {
+        self.warm.subscribe()
+    }
+
+    /// Waits until nothing is served here any more, because others own it and serve it; at most
+    /// about as long as an owner is waited for.
+    pub async fn handed_over(&self) {
+        let mut served = self.served.subscribe();
+        let most = Duration::from_millis(self.config.move_ms);
+        let _ = tokio::time::timeout(most, served.wait_for(Owned::is_empty)).await;
+    }
+
     /// Sends all clients away, their commands answered first, and saves what they acknowledged.
-    pub async fn drain(&self, patience: Duration) {
+    pub async fn drain(&self, ending: Ending, patience: Duration) {
         self.draining.store(true, Ordering::Relaxed);
+        // Who waits for a ring is told.
+        self.warm.send_modify(|_| {});
         let rings: Vec<_> = self.rings.read().values().cloned().collect();
-        rings.iter().for_each(|ring| ring.dismiss(CloseReason::Draining));
-        let gone = async {
-            while rings.iter().any(|ring| ring.sessions() > 0) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
+        rings.iter().for_each(|ring| ring.dismiss(ending.reason()));
+        let gone = futures::future::join_all(rings.iter().map(|ring| moves::gone(ring)));
         // Who has not gone by then resumes elsewhere all the same.
         let _ = tokio::time::timeout(patience, gone).await;
         tokio::join!(self.acks.save(), self.receipts.flush());
@@ -181,9 +198,50 @@ impl DeliveryHost {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// The ring of a user's partition, where this host owns it.
+    /// The ring of a user's partition, where it is served here.
     fn ring_of(&self, user: &UserId) -> Option<Arc<Ring>> {
-        self.rings.read().get(&self.parts.placement.of_user(user)).cloned()
+        self.ring(self.parts.placement.of_user(user))
+    }
+
+    fn ring(&self, partition: Partition) -> Option<Arc<Ring>> {
+        self.rings.read().get(&partition).cloned()
+    }
+
+    /// The partition's ring is full: its users are served here.
+    fn serve(&self, partition: Partition, ring: &Arc<Ring>) {
+        ring.reopen();
+        self.rings.write().insert(partition, Arc::clone(ring));
+        self.warm.send_modify(|warm| {
+            warm.insert(partition);
+        });
+    }
+
+    /// The partition's users are not served here any more: they are sent away.
+    fn withdraw(&self, partition: Partition) {
+        self.warm.send_modify(|warm| {
+            warm.remove(&partition);
+        });
+        if let Some(ring) = self.rings.write().remove(&partition) {
+            ring.dismiss(CloseReason::Moved);
+        }
+    }
+}
+
+/// Why a host sends all its clients away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was asked to end: its clients come again, here or elsewhere.
+    Planned,
+    /// It cannot go on, and is not the one to ask any more: its clients are to ask anew who is.
+    Lost,
+}
+
+impl Ending {
+    const fn reason(self) -> CloseReason {
+        match self {
+            Self::Planned => CloseReason::Draining,
+            Self::Lost => CloseReason::Moved,
+        }
     }
 }
 

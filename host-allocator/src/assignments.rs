@@ -1,7 +1,7 @@
 //! Who owns what, in memory: followed in the coordinator, read without asking it. While the
 //! coordinator is not reachable, the table stays as it was.
 
-use crate::{AllocatorConfig, AllocatorError, Host, Role, znode::Assignment};
+use crate::{AllocatorConfig, AllocatorError, Host, Role, members::Members, znode::Assignment};
 use chaski_core::{Partition, UserId, placement::Placement};
 use chaski_ports::{Coordinator, PortError, Watch};
 use chaski_runtime::CancellationToken;
@@ -24,6 +24,8 @@ pub struct Owner {
     pub url: Arc<str>,
     /// Grows with every change of owner: what a claim has to reach.
     pub epoch: u64,
+    /// Whether it says that it serves the partition already ([`Host::warm`]).
+    pub warm: bool,
 }
 
 impl Assignments {
@@ -49,6 +51,14 @@ impl Assignments {
         self.table.borrow().owner_of(partition)
     }
 
+    /// The owner of every partition that has one, ascending by partition.
+    #[must_use]
+    pub fn owners(&self) -> Vec<(Partition, Owner)> {
+        let table = self.table.borrow();
+        let partitions = (0..table.owners.len() as u32).map(Partition);
+        partitions.filter_map(|p| Some((p, table.owner_of(p)?))).collect()
+    }
+
     /// What a host owns, each partition with its epoch, ascending.
     #[must_use]
     pub fn mine(&self, host: &str) -> Vec<(Partition, u64)> {
@@ -67,6 +77,11 @@ impl Assignments {
         let mut hosts: Vec<_> = self.table.borrow().hosts.values().cloned().collect();
         hosts.sort_by(|a, b| a.id.cmp(&b.id));
         hosts
+    }
+
+    /// What stands there now is not a change any more for this handle.
+    pub(crate) fn mark_seen(&mut self) {
+        self.table.mark_unchanged();
     }
 
     /// Waits for a change of the table since the last wait of this handle. Cancel safe.
@@ -108,6 +123,16 @@ pub struct Located {
 }
 
 impl Lookup {
+    /// The owners that it looks among.
+    pub(crate) fn assignments(&self) -> &Assignments {
+        &self.assignments
+    }
+
+    /// How users are spread over partitions.
+    pub(crate) fn placement(&self) -> Placement {
+        self.placement
+    }
+
     /// Looks users up, as `placement` spreads them, among the owners in `assignments`.
     #[must_use]
     pub fn new(assignments: Assignments, placement: Placement) -> Self {
@@ -134,8 +159,10 @@ struct Table {
 impl Table {
     fn owner_of(&self, partition: Partition) -> Option<Owner> {
         let (host, epoch) = self.owners.get(partition.0 as usize)?.as_ref()?;
-        let url = self.hosts.get(host).map(|host| Arc::clone(&host.advertised_url));
-        Some(Owner { host: Arc::clone(host), url: url.unwrap_or_default(), epoch: *epoch })
+        let known = self.hosts.get(host);
+        let url = known.map(|host| Arc::clone(&host.advertised_url)).unwrap_or_default();
+        let warm = known.is_some_and(|host| host.warm.contains(&partition.0));
+        Some(Owner { host: Arc::clone(host), url, epoch: *epoch, warm })
     }
 }
 
@@ -145,14 +172,6 @@ pub struct Follower {
     role: Role,
     config: AllocatorConfig,
     tell: watch::Sender<Arc<Table>>,
-}
-
-/// What is followed. A watch on a node does not tell of its children's content, so every
-/// assignment has its own.
-#[derive(Clone, Copy)]
-enum Part {
-    Hosts,
-    Owner(Partition),
 }
 
 /// What was read of a part.
@@ -184,72 +203,51 @@ impl Follower {
     }
 
     async fn follow(&self) -> Result<std::convert::Infallible, PortError> {
+        let mut members = Members::watch(&*self.coordinator, self.role).await?;
         let partitions = self.tell.borrow().owners.len() as u32;
-        let owners = (0..partitions).map(|p| Part::Owner(Partition(p)));
-        // The watch comes first: what changes after the read wakes it.
-        let starts = std::iter::once(Part::Hosts).chain(owners).map(|part| async move {
-            let watch = self.coordinator.watch(&self.path(part)).await?;
-            Ok::<_, PortError>((watch, part, self.read(part).await?))
+        // A watch on a node does not tell of its children's content, so every assignment has its
+        // own. It comes first: what changes after the read wakes it.
+        let starts = (0..partitions).map(Partition).map(|partition| async move {
+            let watch = self.coordinator.watch(&self.role.assignment(partition)).await?;
+            Ok::<_, PortError>((watch, partition, self.read(partition).await?))
         });
-        let mut waits = FuturesUnordered::new();
-        let mut news = Vec::new();
-        for (watch, part, read) in try_join_all(starts).await? {
-            waits.push(wait(watch, part));
+        let (mut waits, mut news) = (FuturesUnordered::new(), Vec::new());
+        for (watch, partition, read) in try_join_all(starts).await? {
+            waits.push(wait(watch, partition));
             news.extend(read);
         }
+        news.push(News::Hosts(members.read().await?));
         self.publish(news);
         loop {
-            let woken = waits.next().await.expect("the hosts at least are followed");
-            let (watch, part) = woken?;
-            let read = self.read(part).await?;
-            waits.push(wait(watch, part));
-            self.publish(read);
-        }
-    }
-
-    fn path(&self, part: Part) -> String {
-        match part {
-            Part::Hosts => self.role.hosts(),
-            Part::Owner(partition) => self.role.assignment(partition),
-        }
-    }
-
-    /// Reads a part; `None` where what stands there makes no sense, and the table stays as it is.
-    async fn read(&self, part: Part) -> Result<Option<News>, PortError> {
-        match part {
-            Part::Hosts => self.read_hosts().await.map(|hosts| Some(News::Hosts(hosts))),
-            Part::Owner(partition) => {
-                let path = self.path(part);
-                let Some(node) = self.coordinator.get(&path).await? else {
-                    return Ok(Some(News::Owner(partition, None)));
-                };
-                Ok(match Assignment::decode(&node.data) {
-                    Ok(assignment) => {
-                        Some(News::Owner(partition, Some((assignment.host, node.epoch))))
-                    }
-                    Err(error) => {
-                        tracing::error!(path, %error, "assignment cannot be read");
-                        None
-                    }
-                })
+            tokio::select! {
+                Some(woken) = waits.next() => {
+                    let (watch, partition) = woken?;
+                    let read = self.read(partition).await?;
+                    waits.push(wait(watch, partition));
+                    self.publish(read);
+                }
+                changed = members.changed() => {
+                    changed?;
+                    self.publish([News::Hosts(members.read().await?)]);
+                }
             }
         }
     }
 
-    async fn read_hosts(&self) -> Result<HashMap<Arc<str>, Host>, PortError> {
-        let ids = self.coordinator.children(&self.role.hosts()).await?;
-        let mut hosts = HashMap::new();
-        for id in ids {
-            let path = self.role.host(&id);
-            let Some(node) = self.coordinator.get(&path).await? else {
-                continue; // gone meanwhile: the watch tells
-            };
-            match Host::decode(&node.data) {
-                Ok(host) => drop(hosts.insert(id.into(), host)),
-                Err(error) => tracing::error!(path, %error, "host cannot be read"),
+    /// Reads an assignment; `None` where what stands there makes no sense, and the table stays as
+    /// it is.
+    async fn read(&self, partition: Partition) -> Result<Option<News>, PortError> {
+        let path = self.role.assignment(partition);
+        let Some(node) = self.coordinator.get(&path).await? else {
+            return Ok(Some(News::Owner(partition, None)));
+        };
+        Ok(match Assignment::decode(&node.data) {
+            Ok(assignment) => Some(News::Owner(partition, Some((assignment.host, node.epoch)))),
+            Err(error) => {
+                tracing::error!(path, %error, "assignment cannot be read");
+                None
             }
-        }
-        Ok(hosts)
+        })
     }
 
     fn publish(&self, news: impl IntoIterator<Item = News>) {
@@ -268,7 +266,10 @@ impl Follower {
     }
 }
 
-async fn wait(mut watch: Box<dyn Watch>, part: Part) -> Result<(Box<dyn Watch>, Part), PortError> {
+async fn wait(
+    mut watch: Box<dyn Watch>,
+    partition: Partition,
+) -> Result<(Box<dyn Watch>, Partition), PortError> {
     watch.changed().await?;
-    Ok((watch, part))
+    Ok((watch, partition))
 }

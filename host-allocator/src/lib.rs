@@ -1,7 +1,8 @@
 //! Who owns what: which host serves which partition of each role.
 //!
-//! Hosts say that they are there ([`HostRegistration`]), one leading [`Allocator`] spreads the
-//! partitions over them, and everybody keeps the outcome in memory ([`Assignments`], [`Lookup`]).
+//! Hosts say that they are there and that they are about to go ([`HostRegistration`]), one leading
+//! [`Allocator`] spreads the partitions over them, and everybody keeps the outcome in memory
+//! ([`Assignments`], [`Lookup`]; other processes by [`Locator`]'s streams).
 //! An assignment's epoch grows with every change of owner; the stores fence writes with it (L6).
 //!
 //! Must not know: what a message is, what an owner does with its partition, which coordinator it
@@ -11,6 +12,7 @@ mod assignments;
 mod config;
 mod error;
 mod locate;
+mod members;
 mod placement;
 mod registration;
 mod service;

@@ -2,13 +2,14 @@
 
 use crate::{AllocatorConfig, AllocatorError, Host, Role};
 use chaski_ports::{Coordinator, ErrorKind, PortError, Registration, Session};
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
+use tokio::sync::watch;
 
 /// This process as a host of one role, from [`register`](Self::register) until it is dropped or
 /// its session ends.
 pub struct HostRegistration {
     coordinator: Arc<dyn Coordinator>,
-    _node: Box<dyn Registration>,
+    node: Box<dyn Registration>,
 }
 
 impl HostRegistration {
@@ -28,7 +29,7 @@ impl HostRegistration {
             match attempt(&*coordinator, role, host).await {
                 Ok(node) => {
                     tracing::info!(%role, host = %host.id, "host registered");
-                    return Ok(Self { coordinator, _node: node });
+                    return Ok(Self { coordinator, node });
                 }
                 Err(error) if error.retryable() => {
                     tracing::warn!(%role, host = %host.id, %error, "host not registered yet");
@@ -37,6 +38,48 @@ impl HostRegistration {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Keeps the registration as `said` says, until the caller gives up waiting for it. While the
+    /// coordinator does not answer it is tried again. Cancel safe.
+    ///
+    /// # Errors
+    /// `SessionEnded` then, or where the coordinator fails for good.
+    pub async fn keep(
+        &self,
+        mut said: watch::Receiver<Host>,
+        config: &AllocatorConfig,
+    ) -> Result<Infallible, AllocatorError> {
+        let keeping = async {
+            loop {
+                let host = said.borrow_and_update().clone();
+                match self.update(&host).await {
+                    Ok(()) => {
+                        if said.changed().await.is_err() {
+                            std::future::pending::<()>().await;
+                        }
+                    }
+                    Err(error) if error.retryable() => {
+                        tracing::warn!(host = %host.id, %error, "registration not updated yet");
+                        tokio::time::sleep(config.retry()).await;
+                    }
+                    Err(error) => return error,
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.lost() => Err(AllocatorError::SessionEnded),
+            error = keeping => Err(error.into()),
+        }
+    }
+
+    /// Says something else of this host.
+    ///
+    /// # Errors
+    /// Where the coordinator fails; `Conflict` where the registration is not there any more.
+    pub async fn update(&self, host: &Host) -> Result<(), PortError> {
+        self.node.update(host.encode()).await
     }
 
     /// Waits until the session that holds the registration has ended: this host is gone for the

@@ -5,7 +5,9 @@
 //! process leads, so an old leader changes nothing (L6).
 
 use crate::{
-    AllocatorConfig, AllocatorError, Role, place,
+    AllocatorConfig, AllocatorError, Host, Role,
+    members::Members,
+    place,
     znode::{ALLOCATOR, Assignment},
 };
 use chaski_core::Partition;
@@ -13,7 +15,7 @@ use chaski_ports::{Coordinator, ErrorKind, Expect, Leadership, Node, PortError};
 use chaski_runtime::CancellationToken;
 use futures::future::try_join_all;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 use tokio::time::Instant;
@@ -120,24 +122,52 @@ struct Slot {
     expect: Expect,
 }
 
+/// An owner that is not there.
+struct Missing {
+    grace_ends: Instant,
+    weight: u32,
+}
+
+/// What the placement follows of the hosts: weight, and whether they are about to end.
+fn standing(hosts: &HashMap<Arc<str>, Host>) -> BTreeMap<Arc<str>, (u32, bool)> {
+    hosts.iter().map(|(id, host)| (Arc::clone(id), (host.capacity, host.draining))).collect()
+}
+
+/// Waits until the hosts stand otherwise. Of anything else that they say the placement must not
+/// take notice: what an operator has moved by hand stays until hosts come or go.
+async fn change(
+    members: &mut Members<'_>,
+    same: &BTreeMap<Arc<str>, (u32, bool)>,
+) -> Result<(), PortError> {
+    loop {
+        members.changed().await?;
+        if standing(&members.read().await?) != *same {
+            return Ok(());
+        }
+    }
+}
+
 impl Reign<'_> {
     /// Assigns, then again whenever the hosts change.
     async fn govern(&self) -> Result<std::convert::Infallible, PortError> {
-        let mut hosts = self.coordinator.watch(&self.role.hosts()).await?;
-        let mut gone = HashMap::new();
+        let mut members = Members::watch(self.coordinator, self.role).await?;
+        let (mut gone, mut weights) = (HashMap::new(), HashMap::new());
         loop {
             // Read every time: an operator may have written since.
             let mut slots = self.read().await?;
-            let alive = self.coordinator.children(&self.role.hosts()).await?;
-            let alive: BTreeSet<Arc<str>> = alive.into_iter().map(Arc::from).collect();
-            metrics::gauge!("chaski_allocator_hosts", "role" => self.role.name())
-                .set(alive.len() as f64);
+            let hosts = members.read().await?;
             let now = Instant::now();
-            self.note_missing(&mut gone, now, &alive, &slots);
-            let waited_for = gone.iter().filter(|(_, ends)| **ends > now);
-            let next = waited_for.clone().map(|(_, ends)| *ends).min();
-            let counted = waited_for.map(|(host, _)| Arc::clone(host));
-            let counted = alive.iter().cloned().chain(counted).collect();
+            self.note_missing(&mut gone, now, &hosts, &weights, &slots);
+            weights = hosts.iter().map(|(id, host)| (Arc::clone(id), host.capacity)).collect();
+            let waited_for = gone.iter().filter(|(_, missing)| missing.grace_ends > now);
+            let next = waited_for.clone().map(|(_, missing)| missing.grace_ends).min();
+            let counted = waited_for.map(|(host, missing)| (Arc::clone(host), missing.weight));
+            // Who is about to end counts as gone; its grace is that it still serves.
+            let staying = hosts.iter().filter(|(_, host)| !host.draining);
+            let staying = staying.map(|(id, host)| (Arc::clone(id), host.capacity));
+            let counted: BTreeMap<_, _> = staying.chain(counted).collect();
+            metrics::gauge!("chaski_allocator_hosts", "role" => self.role.name())
+                .set(counted.len() as f64);
             self.assign(&mut slots, &counted).await?;
             let grace_ends = async {
                 match next {
@@ -145,26 +175,30 @@ impl Reign<'_> {
                     None => std::future::pending().await,
                 }
             };
+            let same = standing(&hosts);
             tokio::select! {
-                changed = hosts.changed() => changed?,
+                changed = change(&mut members, &same) => changed?,
                 () = grace_ends => {}
             }
         }
     }
 
-    /// Keeps in `gone` the owners that are not there, each with the end of its grace.
+    /// Keeps in `gone` the owners that are not there, each with the end of its grace and the weight
+    /// it had when it was last seen.
     fn note_missing(
         &self,
-        gone: &mut HashMap<Arc<str>, Instant>,
+        gone: &mut HashMap<Arc<str>, Missing>,
         now: Instant,
-        alive: &BTreeSet<Arc<str>>,
+        hosts: &HashMap<Arc<str>, Host>,
+        weights: &HashMap<Arc<str>, u32>,
         slots: &[Slot],
     ) {
         let owners = slots.iter().filter_map(|slot| slot.host.clone());
-        let missing: BTreeSet<_> = owners.filter(|owner| !alive.contains(owner)).collect();
+        let missing: BTreeSet<_> = owners.filter(|owner| !hosts.contains_key(owner)).collect();
         gone.retain(|host, _| missing.contains(host));
         for host in missing {
-            gone.entry(host).or_insert(now + self.config.grace());
+            let weight = weights.get(&host).copied().unwrap_or(1);
+            gone.entry(host).or_insert(Missing { grace_ends: now + self.config.grace(), weight });
         }
     }
 
@@ -198,7 +232,7 @@ impl Reign<'_> {
     async fn assign(
         &self,
         slots: &mut Vec<Slot>,
-        hosts: &BTreeSet<Arc<str>>,
+        hosts: &BTreeMap<Arc<str>, u32>,
     ) -> Result<(), PortError> {
         for round in 1.. {
             match self.write(slots, hosts).await {
@@ -212,7 +246,11 @@ impl Reign<'_> {
         Ok(())
     }
 
-    async fn write(&self, slots: &mut [Slot], hosts: &BTreeSet<Arc<str>>) -> Result<(), PortError> {
+    async fn write(
+        &self,
+        slots: &mut [Slot],
+        hosts: &BTreeMap<Arc<str>, u32>,
+    ) -> Result<(), PortError> {
         let current: Vec<_> = slots.iter().map(|slot| slot.host.clone()).collect();
         let placed = place(&current, hosts);
         let moved = (0..).map(Partition).zip(placed).zip(&current);

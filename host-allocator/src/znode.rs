@@ -11,7 +11,7 @@
 use bytes::Bytes;
 use chaski_core::Partition;
 use serde::{Deserialize, Serialize};
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 /// Where allocators contend for leading.
 pub(crate) const ALLOCATOR: &str = "/allocator";
@@ -82,12 +82,20 @@ pub struct Host {
     /// The version of its software.
     #[serde(default)]
     pub version: Arc<str>,
-    /// Where it stands. Not used yet.
+    /// Where it stands, for people: every partition has one owner, so there is no choice between
+    /// hosts that a region could decide.
     #[serde(default)]
     pub region: Arc<str>,
-    /// How much it can take, compared with other hosts. Not used yet.
+    /// How much it can take, compared with other hosts: its weight in the placement.
     #[serde(default = "one")]
     pub capacity: u32,
+    /// It is about to end: its partitions go to others while it still serves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
+    /// The partitions that it can serve at once, whoever owns them (delivery hosts: the ring is
+    /// full). Their former owner sends its clients away once the new one says this.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub warm: BTreeSet<u32>,
 }
 
 fn one() -> u32 {
@@ -108,6 +116,8 @@ impl Host {
             version: env!("CARGO_PKG_VERSION").into(),
             region: "".into(),
             capacity: 1,
+            draining: false,
+            warm: BTreeSet::new(),
         }
     }
 
@@ -155,6 +165,11 @@ mod tests {
         assert_eq!(host.encode(), golden);
         let newer = golden.replace("\"region\"", "\"zone\":\"b\",\"region\"");
         assert_eq!(Host::decode(newer.as_bytes()).unwrap(), host);
+
+        let leaving = Host { draining: true, warm: [3, 7].into(), ..host };
+        let golden = golden.replace("1}", r#"1,"draining":true,"warm":[3,7]}"#);
+        assert_eq!(leaving.encode(), golden);
+        assert_eq!(Host::decode(golden.as_bytes()).unwrap(), leaving);
 
         assert_eq!(Assignment { host: "h1".into() }.encode(), r#"{"host":"h1"}"#);
         assert_eq!(Role::Delivery.assignment(Partition(7)), "/assignments/delivery/00007");

@@ -2,82 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "test code, helpers included")]
 
+mod scene;
+
 use bytes::Bytes;
-use chaski_core::{Partition, UserId, placement::Placement};
-use chaski_embedded::{Embedded, EmbeddedOptions};
-use chaski_host_allocator::{
-    Allocator, AllocatorConfig, Assignments, Host, HostRegistration, Lookup, Role,
-};
-use chaski_ports::{Coordinator, Expect};
-use chaski_runtime::{CancellationToken, Tasks};
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
-
-const ROLE: Role = Role::Delivery;
-const PARTITIONS: u32 = 12;
-
-struct Scene {
-    coordinator: Arc<dyn Coordinator>,
-    table: Assignments,
-    config: AllocatorConfig,
-    tasks: Tasks,
-    _directory: tempfile::TempDir,
-}
-
-impl Scene {
-    fn new(config: AllocatorConfig) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let embedded = Embedded::open(directory.path(), EmbeddedOptions::default()).unwrap();
-        let coordinator = embedded.coordinator();
-        let tasks = Tasks::new();
-        let (table, follower) =
-            Assignments::follow(Arc::clone(&coordinator), ROLE, PARTITIONS, config.clone());
-        tasks.spawn("follower", follower.run(tasks.stop()));
-        Self { coordinator, table, config, tasks, _directory: directory }
-    }
-
-    /// An allocator that ends with the token.
-    fn allocator(&self, id: &str) -> CancellationToken {
-        let cancel = self.tasks.stop().child_token();
-        let coordinator = Arc::clone(&self.coordinator);
-        let allocator = Allocator::new(coordinator, id, [(ROLE, PARTITIONS)], self.config.clone());
-        self.tasks.spawn(id, allocator.run(cancel.clone()));
-        cancel
-    }
-
-    async fn host(&self, id: &str) -> HostRegistration {
-        let host = Host::new(id, format!("ws://{id}/v1/ws"), "");
-        let coordinator = Arc::clone(&self.coordinator);
-        let registering = HostRegistration::register(coordinator, ROLE, &host, &self.config);
-        within("registering", registering).await.unwrap()
-    }
-
-    /// Waits until the hosts own so many partitions; gives owner and epoch of each.
-    async fn owned(&self, loads: &[(&str, usize)]) -> BTreeMap<Partition, (String, u64)> {
-        let mut table = self.table.clone();
-        let as_expected = async {
-            while loads.iter().any(|(host, load)| table.mine(host).len() != *load) {
-                table.changed().await.unwrap();
-            }
-        };
-        within(&format!("{loads:?}"), as_expected).await;
-        let owned = loads.iter().flat_map(|(host, _)| {
-            let mine = table.mine(host).into_iter();
-            mine.map(|(partition, epoch)| (partition, ((*host).to_owned(), epoch)))
-        });
-        owned.collect()
-    }
-
-    async fn end(self) {
-        let failure = self.tasks.shut_down(Duration::from_secs(10)).await;
-        assert_eq!(failure, None);
-    }
-}
-
-async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
-    let limit = Duration::from_secs(60);
-    let happened = tokio::time::timeout(limit, event).await;
-    happened.unwrap_or_else(|_| panic!("{what} did not come within {limit:?}"))
-}
+use chaski_core::{UserId, placement::Placement};
+use chaski_host_allocator::{AllocatorConfig, Lookup};
+use chaski_ports::Expect;
+use scene::{PARTITIONS, Scene, within};
+use std::time::Duration;
 
 #[tokio::test]
 async fn partitions_follow_their_hosts() {
@@ -161,6 +93,7 @@ async fn a_host_that_comes_back_within_its_grace_keeps_its_partitions() {
     tokio::time::pause(); // from here on time passes only where nothing else can happen
 
     drop(h2);
+    // A second less than the grace, twice: each absence counts alone.
     tokio::time::sleep(Duration::from_secs(29)).await;
     let h2 = scene.host("h2").await;
     tokio::time::sleep(Duration::from_secs(29)).await;

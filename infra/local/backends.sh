@@ -6,14 +6,17 @@
 #                                 already up: only print them
 #   backends.sh down              stop all, remove their data
 #   backends.sh status            one line per server; exit 0 if all run, 1 if not
-#   backends.sh kill NAME         kill -9 one server (kafka-2, zookeeper-1, cassandra-1, ...)
-#   backends.sh start NAME        start it again with the data it had
+#   backends.sh kill NAME...      kill -9 some servers (kafka-2, zookeeper-1, cassandra-1, ...)
+#   backends.sh start NAME...     start them again with the data they had
 #   backends.sh tool NAME ARGS... a stock Kafka tool (kafka-topics, ...) against these brokers
 #   backends.sh prefetch          fetch the jars, start nothing
 #
 # CHASKI_BACKENDS_DIR  where the servers live (default: target/backends of this repository)
 # CHASKI_JARS          where jars are kept, for all clones (default: ~/.cache/chaski/jars)
 # CHASKI_JAVA          the java to use
+# CHASKI_BACKENDS_ADVERTISE  proxies, one HOST:PORT for each broker, separated by commas: each broker
+#                      gets a second listener, whose clients are told these addresses. Where the
+#                      listeners are, `up` prints as CHASKI_BACKENDS_BEHIND
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -197,10 +200,16 @@ server() {
 
 configure() { # BROKERS
   local brokers=$1 replicas in_sync cluster p i voters='' kafka='' ensemble='' zookeeper=''
+  local proxies behind=()
   replicas=$((brokers < 3 ? brokers : 3))
   in_sync=$((replicas > 1 ? replicas - 1 : 1))
-  mapfile -t p < <(free_ports $((2 * brokers + 9 + 3))) # pairs for Kafka, then 3 x 3, then 3
-  ((${#p[@]} == 2 * brokers + 12)) || die "not enough free ports"
+  IFS=, read -r -a proxies <<<"${CHASKI_BACKENDS_ADVERTISE:-}"
+  ((${#proxies[@]} == 0 || ${#proxies[@]} == brokers)) ||
+    die "CHASKI_BACKENDS_ADVERTISE names ${#proxies[@]} addresses for $brokers brokers"
+  # Pairs for Kafka, then 3 x 3, then 3, then for what stands behind proxies.
+  mapfile -t p < <(free_ports $((2 * brokers + 9 + 3 + ${#proxies[@]})))
+  ((${#p[@]} == 2 * brokers + 12 + ${#proxies[@]})) || die "not enough free ports"
+  for ((i = 0; i < ${#proxies[@]}; i++)); do behind+=("127.0.0.1:${p[2 * brokers + 12 + i]}"); done
 
   cluster=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c1-22)
   for ((i = 1; i <= brokers; i++)); do
@@ -226,6 +235,13 @@ transaction.state.log.replication.factor=$replicas
 transaction.state.log.min.isr=$in_sync
 share.coordinator.state.topic.replication.factor=$replicas
 share.coordinator.state.topic.min.isr=$in_sync
+END
+    ((${#proxies[@]})) || continue
+    cat >>"$run/kafka-$i/server.properties" <<END
+
+# Again, with a listener for those who come over a proxy.
+listeners=PLAINTEXT://127.0.0.1:${p[2 * i - 2]},PROXIED://${behind[i - 1]},CONTROLLER://127.0.0.1:${p[2 * i - 1]}
+advertised.listeners=PLAINTEXT://127.0.0.1:${p[2 * i - 2]},PROXIED://${proxies[i - 1]}
 END
   done
 
@@ -270,6 +286,7 @@ export CHASKI_STORE=scylla://127.0.0.1:${p[0]}/chaski
 export CHASKI_COORDINATOR=zookeeper://${zookeeper#,}/chaski
 export CHASKI_BACKEND_VERSIONS=$(version kafka kafka_2.13),$(version zookeeper zookeeper),$(version cassandra cassandra-all)
 END
+  ((${#behind[@]} == 0)) || echo "export CHASKI_BACKENDS_BEHIND=$(IFS=,; echo "${behind[*]}")" >>"$run/exports.new"
 }
 
 # --- Commands -----------------------------------------------------------------------------------
@@ -336,18 +353,23 @@ status() {
   return "$missing"
 }
 
-# kill NAME and start NAME
-one() {
-  [[ -e $run/exports && -d $run/${2:-.none} ]] || die "$1: no server named ${2:-}; there are: $(names | xargs)"
+# kill NAME... and start NAME...
+some() {
+  local verb=$1 name
+  shift
+  (($#)) || die "$verb: no name given; there are: $(names | xargs)"
+  for name; do
+    [[ -e $run/exports && -d $run/$name ]] || die "$verb: no server named $name; there are: $(names | xargs)"
+  done
   lock
-  case $1 in
-  kill) stop "$(mark "$2")" KILL ;;
-  start)
-    [[ -z $(pids "$(mark "$2")") ]] || { say "$2 runs already"; return; }
-    launch "$2"
-    await "$2"
-    ;;
-  esac
+  for name; do
+    if [[ $verb == kill ]]; then stop "$(mark "$name")" KILL
+    elif [[ -n $(pids "$(mark "$name")") ]]; then say "$name runs already"
+    else launch "$name"; fi
+  done
+  # Others may be started meanwhile: some are ready only once another one is.
+  exec 9<&-
+  [[ $verb == kill ]] || await "$@"
 }
 
 tool() {
@@ -377,6 +399,6 @@ tool() {
 
 case ${1:-} in
 up | down | status | prefetch | tool) "$@" ;;
-kill | start) one "$@" ;;
+kill | start) some "$@" ;;
 *) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

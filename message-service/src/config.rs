@@ -25,6 +25,9 @@ pub struct MessagesConfig {
     /// How long the store keeps inboxes, in days: what the schema says, not what makes it so. A
     /// device that was away longer than this, less up to two days, is told to read again.
     pub inbox_days: u32,
+    /// For how many days messages and changes of chats are kept; 0: for ever. A chat made with
+    /// a shorter `historyDays` is kept for that. It counts for what is stored from then on.
+    pub history_days: u32,
     /// Devices that a user may have at once. A new one above it is refused with 403
     /// `too_many_devices`.
     pub devices_max: usize,
@@ -43,6 +46,7 @@ impl Default for MessagesConfig {
             hole_alert_seconds: 5,
             restart_delay_ms: 500,
             inbox_days: 30,
+            history_days: 0,
             devices_max: 10,
             device_idle_days: 90,
         }
@@ -52,6 +56,10 @@ impl Default for MessagesConfig {
 impl MessagesConfig {
     pub(crate) fn read_your_write(&self) -> Duration {
         Duration::from_millis(self.read_your_write_ms)
+    }
+    /// For how many days a chat is kept that asks for `own` days; 0: for ever.
+    pub(crate) fn kept_days(&self, own: u32) -> u32 {
+        [own, self.history_days].into_iter().filter(|days| *days > 0).min().unwrap_or(0)
     }
     pub(crate) fn body_wait(&self) -> Duration {
         Duration::from_millis(self.body_wait_ms)

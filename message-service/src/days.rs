@@ -3,14 +3,50 @@
 //!
 //! Must not know: rows of inboxes, how they are forgotten.
 
-use chaski_core::{Offset, record::UnixMs};
-use chaski_ports::InboxDay;
+use crate::service::MessageService;
+use chaski_core::{Offset, Partition, record::UnixMs};
+use chaski_ports::{InboxDay, PortError};
+use parking_lot::Mutex;
+use std::collections::HashMap;
 
-const DAY_MS: UnixMs = 24 * 60 * 60 * 1000;
+pub(crate) const DAY_MS: UnixMs = 24 * 60 * 60 * 1000;
 
 /// The day of a record, by its time: days since 1970-01-01.
 pub(crate) fn day_of(at_ms: UnixMs) -> u32 {
     u32::try_from(at_ms.div_euclid(DAY_MS)).unwrap_or(0)
+}
+
+/// For how long a start that was computed does for reads by users; it only moves on.
+const FRESH_MS: UnixMs = 60_000;
+
+/// Where the inboxes of the partitions begin, as last computed.
+#[derive(Default)]
+pub(crate) struct InboxStarts(Mutex<HashMap<Partition, (UnixMs, Offset)>>);
+
+impl MessageService {
+    /// The first offset of a partition from which on inboxes are whole.
+    pub(crate) async fn inbox_start(&self, partition: Partition) -> Result<Offset, PortError> {
+        // First where it ends: what is stored after that is whole anyway.
+        let end = self.progress.stored(partition).await?;
+        let days = self.ports.messages.inbox_days(partition).await?;
+        let now = self.ports.clock.now_ms();
+        let start = inbox_start(&days, end, now, self.config.inbox_days);
+        self.inbox_starts.0.lock().insert(partition, (now, start));
+        Ok(start)
+    }
+
+    /// The same, as it was within the last minute.
+    pub(crate) async fn recent_inbox_start(
+        &self,
+        partition: Partition,
+    ) -> Result<Offset, PortError> {
+        let known = self.inbox_starts.0.lock().get(&partition).copied();
+        let now = self.ports.clock.now_ms();
+        match known {
+            Some((at, start)) if (0..FRESH_MS).contains(&(now - at)) => Ok(start),
+            _ => self.inbox_start(partition).await,
+        }
+    }
 }
 
 /// The first offset from which on inboxes are whole; 0 where nothing is gone. `days` ascending,

@@ -9,7 +9,7 @@ use chaski_core::{
 use chaski_ports::{InboxDay, LogRecord, PortError, StoreBatch, Topic, WatermarkRow};
 use chaski_proto::{Malformed, RecipientRecord, v1};
 use chaski_records::{ALERT_HOLE, Undertaker};
-use chaski_runtime::CancellationToken;
+use chaski_runtime::{CancellationToken, Restarts};
 use std::{collections::HashSet, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -28,18 +28,14 @@ pub(crate) async fn run(
     epoch: u64,
     stop: CancellationToken,
 ) -> Result<(), PortError> {
-    let result = loop {
-        let error = match fold(service, partition, epoch, &stop).await {
-            Err(error) if error.retryable() => error,
-            end => break end,
-        };
-        metrics::counter!("chaski_messages_restarts_total").increment(1);
-        tracing::warn!(%partition, %error, cause = ?error.source, "storing starts again from the last watermark");
-        tokio::select! {
-            () = stop.cancelled() => break Ok(()),
-            () = tokio::time::sleep(Duration::from_millis(service.config.restart_delay_ms)) => {}
-        }
+    let restarts = Restarts {
+        partition,
+        what: "storing starts again from the last watermark",
+        counter: "chaski_messages_restarts_total",
+        pause: Duration::from_millis(service.config.restart_delay_ms),
     };
+    let again = || fold(service, partition, epoch, &stop);
+    let result = restarts.run(&stop, PortError::owner_may_retry, again).await;
     service.progress.leave(partition);
     result
 }
@@ -142,6 +138,12 @@ impl Fold<'_> {
         metrics::counter!("chaski_stored_records_total").increment(records.len() as u64);
         metrics::counter!("chaski_stored_rows_total")
             .increment((batch.inbox.len() + batch.messages.len()) as u64);
+        if !batch.blocks.is_empty() && !batch.memberships.is_empty() {
+            // Who joins a chat with its history must find the blocks of before there (L7).
+            let blocks = std::mem::take(&mut batch.blocks);
+            let first = StoreBatch { blocks, ..StoreBatch::default() };
+            self.service.ports.messages.write(first).await?;
+        }
         self.service.ports.messages.write(batch).await?;
         self.service.progress.advance(self.partition, &mark);
         self.mark = mark;
@@ -162,7 +164,9 @@ impl Fold<'_> {
                 let entry = placed.entry?;
                 self.note_day(batch, record.offset, entry.at_ms);
                 let place = (self.partition, record.offset);
-                rows::add(batch, &mut self.blocks, place, to_proto(source, origin), &entry)
+                let kept = |own| self.service.config.kept_days(own);
+                let origin = to_proto(source, origin);
+                rows::add(batch, &mut self.blocks, place, (origin, &kept), &entry)
             }
             Verdict::Repeat => {
                 metrics::counter!("chaski_repeats_total", "role" => ROLE).increment(1);

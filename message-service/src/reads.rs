@@ -2,8 +2,10 @@
 //! partition. All see a prefix: where a place is not stored yet (its copy comes through another
 //! partition), a page ends before it.
 
+mod before_join;
 pub(crate) mod chats;
 pub(crate) mod find;
+mod floor;
 pub(crate) mod history;
 pub(crate) mod inbox;
 pub(crate) mod partition;

@@ -3,10 +3,12 @@
 //!
 //! Must not know: the log, the stores, who waits for the rows.
 
+use crate::days::DAY_MS;
 use bytes::Bytes;
 use chaski_core::{
     ChatId, Offset, Partition, Position, UserId,
     connection::{BlockEdge, Blocks},
+    record::UnixMs,
 };
 use chaski_ports::{
     BlockRow, ChatRow, HiddenRow, InboxRow, MarkRow, MembershipRow, MessageRow, StoreBatch,
@@ -19,15 +21,16 @@ use chaski_proto::{
 use prost::Message as _;
 
 /// Adds the rows of the record at `offset` of `partition`, which came from `origin`. `blocks` are
-/// those that hold before it; a change of a block moves them on (L7).
+/// those that hold before it; a change of a block moves them on (L7). `kept` tells for how many
+/// days a chat is kept that asks for so many; 0: for ever.
 pub(crate) fn add(
     batch: &mut StoreBatch,
     blocks: &mut Blocks,
     (partition, offset): (Partition, Offset),
-    origin: v1::Origin,
+    (origin, kept): (v1::Origin, &dyn Fn(u32) -> u32),
     entry: &RecipientEntry,
 ) -> Result<(), Malformed> {
-    let rows = Rows { batch, partition, position: Position::at(offset), origin, entry };
+    let rows = Rows { batch, partition, position: Position::at(offset), origin, kept, entry };
     match &entry.event {
         Event::Message(message) => rows.message(message, blocks),
         Event::ChatChange(change) => rows.chat_change(change),
@@ -48,23 +51,24 @@ struct Rows<'a> {
     partition: Partition,
     position: Position,
     origin: v1::Origin,
+    kept: &'a dyn Fn(u32) -> u32,
     entry: &'a RecipientEntry,
 }
 
 impl Rows<'_> {
     fn message(mut self, message: &v1::Message, blocks: &Blocks) -> Result<(), Malformed> {
-        let chat: ChatId = message.chat_id.parse()?;
+        let (chat, days): (ChatId, _) = (message.chat_id.parse()?, message.history_days);
         let makes_chat = !message.members.is_empty();
         if self.entry.is_first_copy {
-            self.item(chat, message.seq, stored_item::Item::Message(message.clone()));
+            self.item((chat, message.seq), days, stored_item::Item::Message(message.clone()));
             if makes_chat {
                 let members = message.members.clone();
-                let state = v1::StoredChat { members, ..Default::default() };
+                let state = v1::StoredChat { members, history_days: days, ..Default::default() };
                 self.chat(chat, message.seq, &state);
             }
         }
         if makes_chat {
-            self.memberships(chat, message.seq, (&message.members, &[]));
+            self.memberships(chat, (message.seq, days), (&message.members, &[]));
         }
         let pointer =
             |sent| v1::MessagePointer { chat_id: message.chat_id.clone(), seq: message.seq, sent };
@@ -87,17 +91,18 @@ impl Rows<'_> {
     }
 
     fn chat_change(mut self, change: &v1::ChatChange) -> Result<(), Malformed> {
-        let chat: ChatId = change.chat_id.parse()?;
+        let (chat, days): (ChatId, _) = (change.chat_id.parse()?, change.history_days);
         if self.entry.is_first_copy {
-            self.item(chat, change.seq, stored_item::Item::ChatChange(change.clone()));
+            self.item((chat, change.seq), days, stored_item::Item::ChatChange(change.clone()));
             let state = v1::StoredChat {
                 members: change.members.clone(),
                 name: change.name.clone(),
                 version: change.version,
+                history_days: days,
             };
             self.chat(chat, change.seq, &state);
         }
-        self.memberships(chat, change.seq, (&change.members, &change.left));
+        self.memberships(chat, (change.seq, days), (&change.members, &change.left));
         for (user, visible_from) in self.entry.users.iter().zip(&change.visible_from) {
             let seen = change.as_seen(*visible_from);
             self.inbox(user, encode(stored_event::Event::ChatUpdate(seen)));
@@ -157,10 +162,13 @@ impl Rows<'_> {
         Ok(())
     }
 
-    fn item(&mut self, chat: ChatId, seq: u64, item: stored_item::Item) {
+    /// What stands at a place of a chat that asks to be kept for so many days.
+    fn item(&mut self, (chat, seq): (ChatId, u64), days: u32, item: stored_item::Item) {
         let item = v1::StoredItem { item: Some(item), origin: Some(self.origin) };
-        let item = item.encode_to_vec().into();
-        self.batch.messages.push(MessageRow { chat, seq, item, at_ms: self.entry.at_ms });
+        let (item, at_ms) = (item.encode_to_vec().into(), self.entry.at_ms);
+        let days = Some((self.kept)(days)).filter(|days| *days > 0);
+        let ends_ms = days.map(|days| at_ms.saturating_add(UnixMs::from(days) * DAY_MS));
+        self.batch.messages.push(MessageRow { chat, seq, item, at_ms, ends_ms });
     }
 
     fn chat(&mut self, chat: ChatId, version: u64, state: &v1::StoredChat) {
@@ -172,7 +180,7 @@ impl Rows<'_> {
     fn memberships(
         &mut self,
         chat: ChatId,
-        version: u64,
+        (version, history_days): (u64, u32),
         (members, left): (&[v1::Member], &[v1::Member]),
     ) {
         for user in &self.entry.users {
@@ -186,7 +194,8 @@ impl Rows<'_> {
             };
             visible.splice(0..0, member.earlier.iter().copied());
             let joined = member.joined;
-            let state = v1::StoredMembership { visible, joined }.encode_to_vec().into();
+            let state = v1::StoredMembership { visible, joined, history_days };
+            let state = state.encode_to_vec().into();
             self.batch.memberships.push(MembershipRow { user: user.clone(), chat, version, state });
         }
     }

@@ -1,7 +1,9 @@
 //! The service: what others may ask of the durable log.
 
 use crate::{
-    MessagesConfig, ROLE, devices, fold,
+    MessagesConfig, ROLE,
+    days::InboxStarts,
+    devices, fold,
     progress::Progress,
     reads::{self, failed},
 };
@@ -23,6 +25,7 @@ pub struct MessageService {
     pub(crate) placement: Placement,
     pub(crate) source: SourceId,
     pub(crate) progress: Progress,
+    pub(crate) inbox_starts: InboxStarts,
     pub(crate) config: MessagesConfig,
 }
 
@@ -37,7 +40,8 @@ impl MessageService {
         config: MessagesConfig,
     ) -> Self {
         let progress = Progress::new(Arc::clone(&ports.checkpoints));
-        Self { ports, producer, placement, source, progress, config }
+        let inbox_starts = InboxStarts::default();
+        Self { ports, producer, placement, source, progress, inbox_starts, config }
     }
 
     /// Stores the owned partitions until the tasks stop.

@@ -117,6 +117,7 @@ fn event_to_proto(output: &Output) -> (recipients_record::Event, &'static str, i
                 sent_at_ms: m.sent_at,
                 accepted_at_ms: m.accepted_at,
                 members: m.members.iter().flat_map(|ms| ms.iter()).map(member_to_proto).collect(),
+                history_days: m.history_days,
             };
             (Proto::Message(message), "message", m.accepted_at)
         }
@@ -130,6 +131,7 @@ fn event_to_proto(output: &Output) -> (recipients_record::Event, &'static str, i
                 visible_from: output.visible_from.as_deref().unwrap_or_default().to_vec(),
                 accepted_at_ms: u.accepted_at,
                 left: u.left.iter().map(member_to_proto).collect(),
+                history_days: u.history_days,
             };
             (Proto::ChatChange(change), "chat-change", u.accepted_at)
         }

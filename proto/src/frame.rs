@@ -233,6 +233,16 @@ pub fn connection_update(change: &v1::ConnectionChange) -> v1::ConnectionUpdate 
 
 /// Why a message is hidden.
 const HIDDEN_BY_BLOCK: &str = "BLOCKED";
+const HIDDEN_BY_TIME: &str = "EXPIRED";
+
+impl v1::MessagePointer {
+    /// What a user is shown in the place of a message that their chat does not keep any more.
+    #[must_use]
+    pub fn expired(self) -> v1::MessageHidden {
+        let (chat_id, seq) = (self.chat_id, self.seq);
+        v1::MessageHidden { chat_id, seq, reason: HIDDEN_BY_TIME.into() }
+    }
+}
 
 impl v1::Message {
     /// What a user is shown in this message's place who blocks its sender.

@@ -33,6 +33,7 @@ pub fn encode_bucket(bucket: &Bucket) -> Bytes {
             members: chat.members().iter().map(member_to_proto).collect(),
             former: chat.former.iter().map(|(member, _)| member_to_proto(member)).collect(),
             states: chat.states.iter().map(member_state_to_proto).collect(),
+            history_days: chat.history_days,
             former_states: chat.former.iter().map(|(_, s)| member_state_to_proto(s)).collect(),
         })
         .collect();
@@ -70,16 +71,18 @@ fn member_state_from_proto(state: &v1::StoredMemberState) -> MemberState {
 
 /// Encodes the fan-out's time and rules.
 #[must_use]
-pub fn encode_control(control: &Control) -> Bytes {
+pub fn encode_control(control: &Control, next: Offset) -> Bytes {
     let rules = Some(rules_to_proto(&control.rules));
-    v1::StoredControl { now_ms: control.now, rules }.encode_to_vec().into()
+    v1::StoredControl { now_ms: control.now, rules, next: Some(next.0) }.encode_to_vec().into()
 }
 
-/// Decodes the fan-out's time and rules as of `as_of`.
-pub fn decode_control(bytes: Bytes, as_of: Offset) -> Result<Control, Malformed> {
+/// Decodes the fan-out's time and rules as of `as_of`, and the input to go on with.
+pub fn decode_control(bytes: Bytes, as_of: Offset) -> Result<(Control, Offset), Malformed> {
     let stored = v1::StoredControl::decode(bytes)?;
     let rules = stored.rules.as_ref().map(rules_from_proto).unwrap_or_default();
-    Ok(Control { as_of: Some(as_of), now: stored.now_ms, rules, dirty: false })
+    let next = stored.next.map_or(as_of.next(), Offset);
+    let as_of = next.0.checked_sub(1).map(Offset);
+    Ok((Control { as_of, now: stored.now_ms, rules }, next))
 }
 
 /// Decodes a bucket of the fan-out's state as of `as_of`.
@@ -107,6 +110,7 @@ pub fn decode_bucket(
         }
         state.former = former.into_iter().zip(states).collect();
         state.states = chat.states.iter().map(member_state_from_proto).collect();
+        state.history_days = chat.history_days;
         bucket.chats.insert(chat.chat_id.parse()?, state);
     }
     for seen in &stored.seen {

@@ -44,6 +44,7 @@ fn story() -> Vec<Input> {
         name: "the name".into(),
         key,
         history: History::FromJoin,
+        history_days: 40,
     };
     let rules = Rules { participants_max: 7, managers: Managers::Everyone, receipts_push_max: 3 };
     let tick = |now| Input::Tick(Tick { now, rules });
@@ -84,7 +85,9 @@ fn l5_state_comes_back_from_its_snapshots() {
     assert_eq!(chats, 2, "the story made them");
     let control = fold.control().clone();
     let as_of = control.as_of.expect("it has ticked");
-    let back = decode_control(encode_control(&control), as_of).expect("it was encoded");
+    let stored = encode_control(&control, as_of.next());
+    let (back, next) = decode_control(stored, as_of).expect("it was encoded");
+    assert_eq!(next, as_of.next());
     assert_eq!((back.now, back.rules, back.as_of), (control.now, control.rules, control.as_of));
     assert_eq!(back.rules.participants_max, 7, "the story set it");
 }

@@ -18,6 +18,8 @@ use std::{collections::HashSet, sync::Arc};
 
 /// Longest id and media type of an attachment, in bytes.
 const ATTACHMENT_FIELD_MAX: usize = 512;
+/// A hundred years.
+const HISTORY_DAYS_MAX: u32 = 36_500;
 /// 9999-12-31T23:59:59Z: the last second RFC 3339 can write.
 const LAST_SECOND: i64 = 253_402_300_799;
 
@@ -96,8 +98,14 @@ pub(crate) fn chat(
         return Err(too_many(limits));
     }
     bounded("name", &chat.name, limits.chat_name_chars_max)?;
+    let history_days = chat.history_days;
+    if history_days > HISTORY_DAYS_MAX {
+        return Err(Problem::invalid("historyDays must be 0-36500"));
+    }
     let id = ChatId::created(&caller.user, &key);
-    let action = Action::Create(Create { request, participants, name: chat.name, key, history });
+    let name = chat.name;
+    let create = Create { request, participants, name, key, history, history_days };
+    let action = Action::Create(create);
     Ok(Command { chat: id, user: caller.user, device: caller.device, accepted_at: now, action })
 }
 
@@ -112,8 +120,9 @@ pub(crate) fn change(
     use submit_change_request::Change as Asked;
     let (chat, what) = match change {
         Some(Asked::Chat(asked)) => {
-            bounded("name", &asked.name, limits.chat_name_chars_max)?;
-            (asked.chat_id.parse()?, What::Name(asked.name))
+            let name = asked.name.ok_or_else(|| Problem::invalid("name is missing"))?;
+            bounded("name", &name, limits.chat_name_chars_max)?;
+            (asked.chat_id.parse()?, What::Name(name))
         }
         Some(Asked::Participants(asked)) => {
             let operation = operation_from_proto(asked.operation()).ok_or_else(|| {
@@ -325,8 +334,13 @@ mod tests {
     fn chats_are_checked_at_the_limit_and_one_past_it() {
         #[track_caller]
         fn check(participants: Vec<String>, name: String, legal: bool) {
+            check_days(participants, name, 0, legal);
+        }
+        #[track_caller]
+        fn check_days(participants: Vec<String>, name: String, history_days: u32, legal: bool) {
+            let client_chat_id = "c".into();
             let request =
-                v1::CreateChat { participants, name, client_chat_id: "c".into(), history: 0 };
+                v1::CreateChat { participants, name, client_chat_id, history: 0, history_days };
             let result = chat(&SenderConfig::default(), caller(), request, [0; 16], 0);
             assert_eq!(result.is_ok(), legal, "{result:?}");
         }
@@ -340,6 +354,8 @@ mod tests {
         check(vec!["b n".into()], String::new(), false);
         check(people(2), "n".repeat(200), true);
         check(people(2), "n".repeat(201), false);
+        check_days(people(2), String::new(), 36_500, true);
+        check_days(people(2), String::new(), 36_501, false);
     }
 
     #[test]
@@ -351,11 +367,14 @@ mod tests {
             assert_eq!(result.is_ok(), legal, "{result:?}");
             assert!(result.is_ok_and(|c| c.chat.as_str() == "g.1") == legal);
         }
-        let name = |name: String| Asked::Chat(v1::ModifyChat { chat_id: "g.1".into(), name });
+        let renamed =
+            |chat_id: &str, name| Asked::Chat(v1::ModifyChat { chat_id: chat_id.into(), name });
+        let name = |name: String| renamed("g.1", Some(name));
         check(Some(name("é".repeat(200))), true);
         check(Some(name("é".repeat(201))), false);
         check(Some(name(String::new())), true);
-        check(Some(Asked::Chat(v1::ModifyChat { chat_id: "1".into(), name: "n".into() })), false);
+        check(Some(renamed("g.1", None)), false);
+        check(Some(renamed("1", Some("n".into()))), false);
         check(None, false);
         for (operation, legal) in
             [(0, false), (1, true), (2, true), (3, true), (4, true), (5, false)]

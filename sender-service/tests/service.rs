@@ -7,7 +7,7 @@ use chaski_core::{
     record::{Action, Input, Operation, What},
 };
 use chaski_embedded::{Embedded, EmbeddedOptions};
-use chaski_ports::{Clock, Log, ProducePolicy, Record, Topic};
+use chaski_ports::{Log, ProducePolicy, Record, StandingClock, Topic};
 use chaski_proto::{
     Problem, SCHEMA, Timestamp, decode_input,
     v1::{self, send_message::Target, sender_server::Sender, submit_change_request::Change},
@@ -19,14 +19,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
 const NOW_MS: i64 = 1_800_000_000_000;
-
-struct FixedClock;
-
-impl Clock for FixedClock {
-    fn now_ms(&self) -> i64 {
-        NOW_MS
-    }
-}
 
 struct World {
     service: Arc<SenderService>,
@@ -41,7 +33,7 @@ impl World {
         let log = embedded.log();
         log.create_topics(1).await.unwrap();
         let config = SenderConfig { blocks, ..SenderConfig::default() };
-        let (clock, placement) = (Arc::new(FixedClock), Placement::new(1));
+        let (clock, placement) = (Arc::new(StandingClock::new(NOW_MS)), Placement::new(1));
         let service = Arc::new(SenderService::new(Arc::clone(&log), placement, clock, config));
         Self { service, log, _folder: folder }
     }
@@ -70,7 +62,8 @@ impl World {
         producer.append(Topic::Connections, Partition(0), record).unwrap().await.unwrap();
     }
 
-    /// Sends until the answer is this; the service learns of a block a little later.
+    /// Sends until the answer is this; the service learns of a block a little later, and tells
+    /// nobody.
     async fn until(&self, user: &str, target: Target, refused: Option<&str>) {
         let sent = async {
             loop {
@@ -79,7 +72,8 @@ impl World {
                 if answer.err().map(|problem| problem.code).as_deref() == refused {
                     return;
                 }
-                // A refusal comes without a wait: who follows the topic needs a turn.
+                // A refusal comes without a wait: who follows the topic needs a turn. However
+                // short it is, only how often is asked depends on it.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };

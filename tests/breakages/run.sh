@@ -4,6 +4,8 @@
 #
 # A patch begins with lines of words: what it breaks, and
 #   Check: <arguments of cargo test>
+# and, where the check is to run less than usual or without servers,
+#   Env: NAME=value
 # The check must pass on the sources as they are, and fail with the patch.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -11,6 +13,7 @@ root=$(cd "$here/../.." && pwd)
 work=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")/breakages
 tree=$work/tree
 export CARGO_TARGET_DIR=$work/target CARGO_PROFILE_DEV_DEBUG=0
+unset CHASKI_TEST_BINARY # tests that start processes build them from the copy
 
 say() { echo "breakages: $*" >&2; }
 
@@ -27,9 +30,9 @@ fresh_copy() {
   done
 }
 
-# Runs a check; its output goes to a file.
+# Runs a check in the patch's environment; its output goes to a file.
 check() { # ARGUMENTS...
-  (cd "$tree" && cargo test --locked "$@") >"$work/check.log" 2>&1
+  (cd "$tree" && env "${variables[@]}" cargo test --locked "$@") >"$work/check.log" 2>&1
 }
 
 ran_a_test() { grep -q '^test .* ok$' "$work/check.log"; }
@@ -41,7 +44,8 @@ failed=0
 fresh_copy
 for name in "${names[@]}"; do
   patch=$here/$name.patch
-  read -r -a arguments < <(sed -n 's/^Check: //p' "$patch")
+  read -r -a arguments < <(sed -n 's/^Check: //p' "$patch") || true
+  mapfile -t variables < <(sed -n 's/^Env: //p' "$patch")
   ((${#arguments[@]})) || { say "$name: no line 'Check: …'"; failed=1; continue; }
   if ! check "${arguments[@]}" || ! ran_a_test; then
     say "$name: the check does not pass on the sources as they are: ${arguments[*]}"

@@ -7,6 +7,7 @@
 
 mod http;
 mod link;
+mod parts;
 mod place;
 mod process;
 mod run;
@@ -15,6 +16,7 @@ mod world;
 
 pub use http::{Answer, Caller};
 pub use link::{Link, Lost};
+pub use parts::Parts;
 pub use place::Set;
 pub use process::Process;
 pub use run::run;
@@ -22,9 +24,12 @@ pub use socket::{Device, Format, Heard, Socket};
 pub use world::{Person, World};
 
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long anything that must happen may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How soon something that nobody tells of is looked for again.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// A short random text of letters and digits.
 #[must_use]
@@ -37,14 +42,28 @@ pub fn random() -> String {
 /// # Panics
 /// Where there is none within [`PATIENCE`].
 pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
-    let looking = async {
-        loop {
-            if let Some(answer) = look().await {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    let look = move || {
+        let looking = look();
+        async move { looking.await.ok_or_else(|| "it is not there".into()) }
     };
-    let found = tokio::time::timeout(PATIENCE, looking).await;
-    found.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
+    eventually(what, look).await
+}
+
+/// Checks again until it is right: what is stored comes a little after what is shown, and nothing
+/// tells when.
+///
+/// # Panics
+/// Where it is not within [`PATIENCE`]; tells what was wrong at last.
+pub async fn eventually<T, F: Future<Output = Result<T, String>>>(
+    what: &str,
+    mut check: impl FnMut() -> F,
+) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match check().await {
+            Ok(right) => return right,
+            Err(wrong) => assert!(Instant::now() < deadline, "{what}: {wrong}, for {PATIENCE:?}"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }

@@ -4,6 +4,7 @@ use crate::{PATIENCE, Person, Set, place::Place, world::Address};
 use chaski::config::Config;
 use chaski_auth::DevKey;
 use std::{
+    fs::File,
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -90,9 +91,14 @@ async fn spawn(config: &Config) -> Child {
         .env_remove("CHASKI_DEV_KEY")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        // Not inherited: where the test itself is killed, its process must not hold its output open.
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .expect("chaski starts");
+    let errors = child.stderr.take().and_then(|errors| errors.into_owned_fd().ok());
+    let mut errors = File::from(errors.expect("it is piped"));
+    std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::stderr()));
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
     let ready = async {
         while let Some(line) = lines.next_line().await.expect("lines of text") {

@@ -23,6 +23,8 @@ mod receipts;
 mod refusals;
 #[path = "e2e/resume.rs"]
 mod resume;
+#[path = "e2e/retention.rs"]
+mod retention;
 #[path = "e2e/sockets.rs"]
 mod sockets;
 
@@ -52,6 +54,7 @@ macro_rules! cases {
             sockets::a_newer_socket_replaces_the_older
             sockets::a_token_that_ends_closes_with_4004
             sockets::silence_closes_with_4005
+            sockets::a_client_that_does_not_read_is_cut_with_4003_and_loses_nothing
             errors::each_call_answers_each_error_the_same_by_every_way
             errors::what_does_not_come_in_time_is_503_or_408
             ends::a_drain_sends_clients_away_and_a_restart_forgets_nothing
@@ -74,8 +77,11 @@ macro_rules! cases {
             blocks::a_block_is_exact_among_messages_in_flight
             blocks::two_devices_agree_on_a_connection_by_its_version
             blocks::a_group_with_somebody_blocked_keeps_its_seq
+            blocks::what_was_blocked_before_the_join_stays_hidden
             blocks::a_visible_block_refuses_the_blocked
             late::a_recipient_refuses_a_late_message_once
+            retention::a_chat_keeps_its_messages_for_the_days_it_was_made_with
+            retention::how_long_a_chat_is_kept_is_said_when_it_is_made
             late::events_that_have_expired_are_told_and_history_has_them
         }
     };

@@ -21,7 +21,7 @@ const EDGES: &[Rule] = &[
     ("chaski-proto", &["core"], "proto holds wire and stored types and how they map to the core's"),
     ("chaski-runtime", &["core"], "the runtime knows processes and tasks, no wire type and no port"),
     ("chaski-auth", &["core", "proto"], "tokens know ids and problems, no port"),
-    ("chaski-rpc", &["proto"], "gRPC knows the wire only"),
+    ("chaski-rpc", &["core", "proto"], "gRPC knows the wire only, and where the core places a user"),
     ("chaski-records", &["core", "ports", "proto"], "reading the logs is for all services, so it sees none"),
     // Backends: one vendor each.
     ("chaski-embedded", &["core", "ports"], "a backend sees its ports only"),
@@ -46,6 +46,7 @@ const EDGES: &[Rule] = &[
         "the binary composes; it sees neither a vendor's backend nor test code"),
     ("chaski-docs", &[], "what the documents say is checked from outside: it sees no code of ours"),
     ("chaski-ports-conformance", &["core", "ports"], "the suite sees no backend: it runs on all of them"),
+    ("chaski-ownership-model", &["core"], "the model knows the origin filter and no code it is a model of; nothing depends on it"),
     ("chaski-testkit", &[], "the kit is for all tests, so it sees none of ours"),
     ("chaski-tests",
         &["chaski", "auth", "backends", "client", "core", "docs", "ports", "ports-conformance", "proto", "testkit"],

@@ -7,16 +7,15 @@
 use chaski_docs::{Example, Known, Method, ROUTES, Step, story};
 use chaski_ports::{Clock as _, SystemClock};
 use chaski_testkit::report::passed;
-use chaski_tests::{Format, Heard, PATIENCE, Person, Set, Socket, World};
+use chaski_tests::{Format, Heard, PATIENCE, Person, Set, Socket, World, eventually};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, VecDeque},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::runtime::Runtime;
 
 const HOUR: Duration = Duration::from_secs(3600);
-const AGAIN: Duration = Duration::from_millis(50);
 
 #[test]
 fn every_example_is_answered_as_documented() {
@@ -108,37 +107,42 @@ impl<'a> Teller<'a> {
 
     /// A read is repeated until it shows what was told before: not all of it has a token.
     async fn call(&mut self, example: &Example) {
-        let Step::Call { route, status, answer, token, .. } = example.step else { return };
+        let Step::Call { route, token, .. } = example.step else { return };
         let place = format!("{route}, {}", example.name);
-        let deadline = Instant::now() + PATIENCE;
         let read = ROUTES.iter().any(|known| known.id == route && known.method == Method::Get);
-        loop {
-            let given = self.ask(example).await;
-            let kind = if status < 300 { "application/json" } else { "application/problem+json" };
-            let wanted: Value = serde_json::from_str(answer).expect("an example is JSON");
-            let told = if (given.status, &*given.kind) == (status, kind) {
-                self.known.learn(&wanted, &given.body)
-            } else {
-                Err(format!("{} {}", given.status, given.kind))
-            };
-            match told {
-                Err(_) if read && Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
-                Err(wrong) => panic!("{place}: {wrong}\nin {}", given.body),
-                Ok(()) => {
-                    let wanted = (!token.is_empty()).then(|| Value::from(token));
-                    let given = given.token.map(Value::from);
-                    match (wanted, given) {
-                        (None, None) => {}
-                        (Some(wanted), Some(given)) => {
-                            let learnt = self.known.learn(&wanted, &given);
-                            learnt.unwrap_or_else(|wrong| panic!("{place}: token {wrong}"));
-                        }
-                        (wanted, given) => panic!("{place}: token {given:?} for {wanted:?}"),
-                    }
-                    break;
-                }
+        let check = || self.is_answered(example);
+        let (known, given) = match read {
+            true => eventually(&place, check).await,
+            false => check().await.unwrap_or_else(|wrong| panic!("{place}: {wrong}")),
+        };
+        self.known = known;
+        let wanted = (!token.is_empty()).then(|| Value::from(token));
+        match (wanted, given.map(Value::from)) {
+            (None, None) => {}
+            (Some(wanted), Some(given)) => {
+                let learnt = self.known.learn(&wanted, &given);
+                learnt.unwrap_or_else(|wrong| panic!("{place}: token {wrong}"));
             }
+            (wanted, given) => panic!("{place}: token {given:?} for {wanted:?}"),
         }
+    }
+
+    /// Asks once. What is known then and the answer's token, where it is as documented.
+    async fn is_answered(&self, example: &Example) -> Result<(Known, Option<String>), String> {
+        let Step::Call { status, answer, .. } = example.step else {
+            unreachable!("only calls are asked")
+        };
+        let given = self.ask(example).await;
+        let kind = if status < 300 { "application/json" } else { "application/problem+json" };
+        let wanted: Value = serde_json::from_str(answer).expect("an example is JSON");
+        let mut known = self.known.clone();
+        let told = if (given.status, &*given.kind) == (status, kind) {
+            known.learn(&wanted, &given.body)
+        } else {
+            Err(format!("{} {}", given.status, given.kind))
+        };
+        told.map_err(|wrong| format!("{wrong}\nin {}", given.body))?;
+        Ok((known, given.token))
     }
 
     async fn ask(&self, example: &Example) -> Answer {

@@ -28,6 +28,7 @@ use std::{
 };
 use tokio::{
     runtime::Runtime,
+    sync::Barrier,
     task::{JoinError, JoinSet},
 };
 
@@ -89,10 +90,13 @@ async fn all(set: Set, target: u64, pairs: usize, seed: u64) {
     let server = Server::start(set).await;
     let race = Arc::new(Race { server, raced: AtomicU64::new(0), target });
     let mut racing = JoinSet::new();
+    // The race begins, and with it the crashes, once all pairs are there.
+    let ready = Arc::new(Barrier::new(pairs));
     for n in 0..pairs {
-        let race = Arc::clone(&race);
+        let (race, ready) = (Arc::clone(&race), Arc::clone(&ready));
         racing.spawn(async move {
             let mut pair = Pair::start(race, n, seed.wrapping_add(n as u64)).await;
+            ready.wait().await;
             pair.race().await;
             pair
         });
@@ -129,7 +133,7 @@ async fn all(set: Set, target: u64, pairs: usize, seed: u64) {
     }
     let race = Arc::into_inner(race).expect("the pairs have ended");
     let crashes = race.server.crashes();
-    race.server.end().await;
+    Box::pin(race.server.end()).await;
     eprintln!(
         "races on {}: {tally:?}, {crashes} crashes, raced for {racing_took:?}, in all {:?}",
         set.name(),

@@ -54,7 +54,7 @@ async fn a_change_of_a_chat_is_answered_with_the_chats_own_verdict() {
         assert_eq!(submit.request_id, wait.request_id, "the verdict waited for is this command's");
         let chat_id = "g.9".into();
         let expected = match path == rename {
-            true => Change::Chat(v1::ModifyChat { chat_id, name: "é".into() }),
+            true => Change::Chat(v1::ModifyChat { chat_id, name: Some("é".into()) }),
             false => Change::Participants(v1::ModifyChatParticipants {
                 chat_id,
                 user_id: "bob".into(),

@@ -11,7 +11,7 @@ mod websocket;
 mod writes;
 
 use chaski_api_gateway::{Gateway, GatewayConfig, moved_ws_router, router, serve};
-use chaski_auth::{DevKey, Verifier};
+use chaski_auth::{DevKey, Revocations, Verifier};
 use chaski_ports::Clock;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
@@ -34,6 +34,7 @@ impl Clock for FixedClock {
 struct World {
     address: SocketAddr,
     key: DevKey,
+    revocations: Revocations,
     http: reqwest::Client,
     stub: Arc<Stub>,
     stop: CancellationToken,
@@ -49,7 +50,9 @@ impl World {
     async fn with(config: GatewayConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let key = DevKey::load_or_create(folder.path().join("key.pem")).unwrap();
-        let verifier = Arc::new(Verifier::new([key.public_pem()]).unwrap());
+        let revocations = Revocations::default();
+        let verifier = Verifier::new([key.public_pem()]).unwrap();
+        let verifier = Arc::new(verifier.with_revocations(revocations.clone()));
         let stub = Arc::new(Stub::default());
         let clock = Arc::new(FixedClock);
         let gateway = Gateway {
@@ -69,7 +72,7 @@ impl World {
         let stopped = stop.clone();
         let serving =
             tokio::spawn(async move { serve(listener, app, &config, stopped).await.unwrap() });
-        Self { address, key, http: reqwest::Client::new(), stub, stop, serving }
+        Self { address, key, revocations, http: reqwest::Client::new(), stub, stop, serving }
     }
 
     fn token(&self, device: &str) -> String {

@@ -31,8 +31,9 @@ fn history(more: bool) -> v1::HistoryReply {
         item(4, Item::Message(message(4))),
         item(5, Item::ChatUpdate(update)),
         item(6, Item::Hidden(true)),
+        item(7, Item::Expired(true)),
     ];
-    v1::HistoryReply { items, more }
+    v1::HistoryReply { items, more, first_seq: 2 }
 }
 
 #[tokio::test]
@@ -41,8 +42,8 @@ async fn history_is_flat_and_goes_on_in_its_direction() {
     for (query, range, next) in [
         ("", None, "4"),
         ("?before=7", Some(Range::Before(7)), "4"),
-        ("?after=3", Some(Range::After(3)), "6"),
-        ("?after=0", Some(Range::After(0)), "6"),
+        ("?after=3", Some(Range::After(3)), "7"),
+        ("?after=0", Some(Range::After(0)), "7"),
     ] {
         let path = format!("/v1/chats/g.1/messages{query}");
         world.stub.state().history_reply = history(true);
@@ -53,6 +54,8 @@ async fn history_is_flat_and_goes_on_in_its_direction() {
         assert_eq!((&update["seq"], &update["chatUpdate"]["seq"]), (&json!("5"), &json!("5")));
         assert_eq!(update.as_object().unwrap().len(), 2);
         assert_eq!(page["messages"][2], json!({"seq": "6", "hidden": true}));
+        assert_eq!(page["messages"][3], json!({"seq": "7", "expired": true}));
+        assert_eq!(page["firstSeq"], "2");
         let asked = world.stub.state().history.take().unwrap();
         assert_eq!((asked.range, asked.limit, asked.token.as_str()), (range, 50, ""));
         assert_eq!(asked.chat_id, "g.1");
@@ -66,12 +69,16 @@ async fn history_is_flat_and_goes_on_in_its_direction() {
 #[tokio::test]
 async fn the_inbox_gives_frames_and_its_slices_give_messages() {
     let world = World::start().await;
-    let hidden = v1::MessageHidden { chat_id: "g.1".into(), seq: 5, reason: "blocked".into() };
+    let hidden = |seq, reason: &str| {
+        let (chat_id, reason) = ("g.1".into(), reason.into());
+        Body::MessageHidden(v1::MessageHidden { chat_id, seq, reason })
+    };
     let events = vec![
         v1::ServerFrame::event(90, Body::NewMessage(message(4))),
-        v1::ServerFrame::event(u64::MAX, Body::MessageHidden(hidden)),
+        v1::ServerFrame::event(91, hidden(5, "EXPIRED")),
+        v1::ServerFrame::event(u64::MAX, hidden(6, "BLOCKED")),
     ];
-    let reply = v1::InboxReply { events, upto: u64::MAX, more: true };
+    let reply = v1::InboxReply { events, upto: u64::MAX, more: true, expired_upto: 0 };
     world.stub.state().inbox_reply = reply;
     let inbox = world.get("/v1/inbox?after=7&limit=2").await;
     let max = u64::MAX.to_string();
@@ -79,6 +86,7 @@ async fn the_inbox_gives_frames_and_its_slices_give_messages() {
     assert_eq!(inbox["events"][0], json!({"position": "90", "newMessage": message_json(4)}));
     let asked = world.stub.state().inbox.take().unwrap();
     assert_eq!((asked.after, asked.limit, asked.filter()), (7, 2, Filter::Events));
+    assert!(asked.tell_expired);
 
     for (path, filter) in [
         ("/v1/messages/sent", Filter::Sent),
@@ -88,18 +96,27 @@ async fn the_inbox_gives_frames_and_its_slices_give_messages() {
         let page = world.get(path).await;
         let mut placed = message_json(4);
         placed["position"] = json!("90");
-        let hidden = json!({"position": max, "chatId": "g.1", "seq": "5", "hidden": true});
-        assert_eq!(page, json!({"messages": [placed, hidden], "next": max}), "{path}");
+        let expired = json!({"position": "91", "chatId": "g.1", "seq": "5", "expired": true});
+        let hidden = json!({"position": max, "chatId": "g.1", "seq": "6", "hidden": true});
+        assert_eq!(page, json!({"messages": [placed, expired, hidden], "next": max}), "{path}");
         let asked = world.stub.state().inbox.take().unwrap();
         assert_eq!((asked.filter(), asked.after, asked.limit), (filter, 0, 50));
         assert_eq!(asked.caller.unwrap().device_id, "phone");
     }
 
     // Nothing passed the filter in the part looked at, but there is more behind it.
-    world.stub.state().inbox_reply = v1::InboxReply { events: vec![], upto: 70, more: true };
+    world.stub.state().inbox_reply = v1::InboxReply { upto: 70, more: true, ..Default::default() };
     assert_eq!(world.get("/v1/messages/sent").await, json!({"messages": [], "next": "70"}));
     world.stub.state().inbox_reply.more = false;
     assert_eq!(world.get("/v1/inbox").await, json!({"events": []}));
+
+    // L5: what has expired is told, as on a socket.
+    world.stub.state().inbox_reply.expired_upto = 60;
+    let resync = json!({"reason": "EXPIRED", "fromPosition": "60"});
+    let told = json!({"position": "60", "resync": resync});
+    assert_eq!(world.get("/v1/inbox").await, json!({"events": [told]}));
+    let page = world.get("/v1/messages/received").await;
+    assert_eq!(page, json!({"resync": resync, "messages": []}));
     world.end().await;
 }
 
@@ -120,6 +137,7 @@ async fn chats_come_with_strings_for_numbers_and_members_where_they_are_known() 
     let page = world.get("/v1/chats?after=d.0&limit=500").await;
     let short = json!({
         "chatId": "d.1", "name": "", "version": "0", "visibleFrom": "0", "lastSeq": "0", "readSeq": "0",
+        "firstSeq": "0", "historyDays": 0,
     });
     assert_eq!(page["chats"][0], short);
     assert_eq!(page["chats"][1]["roles"], json!(["ADMIN"]));

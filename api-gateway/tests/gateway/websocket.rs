@@ -144,6 +144,11 @@ async fn who_is_not_who_they_say_is_refused() {
         );
         assert_eq!(code, 4500, "{name}");
     }
+    let (lost, user) = (world.token("lost"), "alice".parse().unwrap());
+    world.revocations.note(user, "lost".parse().unwrap(), i64::MAX, 0);
+    let revoked = vec![hello("lost", Some(&lost))];
+    let (heard, code) = world.say(world.upgrade(None, None), revoked).await;
+    assert_eq!((&frame(&heard)["error"]["code"], code), (&json!("revoked"), 4501));
     stranger.end().await;
     world.end().await;
 }
@@ -164,6 +169,8 @@ async fn what_is_not_a_hello_ends_the_session() {
         ("binary where text is spoken", json(), vec![Message::binary(vec![8, 1])], 4502),
         ("text where binary is spoken", protobuf(), vec![hello("phone", None)], 4502),
         ("too large", protobuf(), vec![Message::binary(vec![0; 524_289])], 1009),
+        // Read to its end, so that the close code arrives and not a broken connection.
+        ("twice as large", protobuf(), vec![Message::binary(vec![0; 1_048_576])], 1009),
         ("as large as it may be", protobuf(), vec![Message::binary(vec![0; 524_288])], 4502),
     ] {
         assert_eq!(world.say(upgrade, first).await.1, code, "{name}");

@@ -172,7 +172,12 @@ impl Producer for FaultyProducer {
             None => append(),
             // Dropped, an append is not undone.
             Some((true, error)) => append().and(Err(error)),
-            Some((false, error)) => Err(error),
+            // As librdkafka may: this one is lost, and those behind it are not.
+            Some((false, error)) => {
+                let (settle, appending) = Appending::channel();
+                let _ = settle.send(Err(error));
+                Ok(appending)
+            }
         }
     }
 }
@@ -244,6 +249,9 @@ impl CheckpointStore for Faulty<dyn CheckpointStore> {
     async fn put_snapshot(&self, p: Partition, snapshot: &Snapshot) -> Result<(), PortError> {
         self.inner.put_snapshot(p, snapshot).await
     }
+    async fn snapshot(&self, p: Partition, bucket: u32) -> Result<Option<Snapshot>, PortError> {
+        self.inner.snapshot(p, bucket).await
+    }
     async fn snapshots(&self, partition: Partition) -> Result<Vec<Snapshot>, PortError> {
         self.inner.snapshots(partition).await
     }
@@ -251,9 +259,9 @@ impl CheckpointStore for Faulty<dyn CheckpointStore> {
         &self,
         role: &str,
         partition: Partition,
-        at_least: u64,
+        assignment: u64,
     ) -> Result<Claimed, PortError> {
-        self.inner.claim(role, partition, at_least).await
+        self.inner.claim(role, partition, assignment).await
     }
 }
 
@@ -289,6 +297,15 @@ macro_rules! store {
                 limit: usize,
             ) -> Result<Vec<BlockEdge>, PortError> {
                 self.inner.blocks(partition, after, limit).await
+            }
+            async fn pair_blocks(
+                &self,
+                partition: Partition,
+                pair: (&UserId, &UserId),
+                from: Offset,
+                limit: usize,
+            ) -> Result<Vec<BlockEdge>, PortError> {
+                self.inner.pair_blocks(partition, pair, from, limit).await
             }
             async fn save_settings(
                 &self,

@@ -55,6 +55,59 @@ async fn l6_a_crash_between_any_two_steps_leaves_one_effect() {
     world.end().await;
 }
 
+/// Four requests of three users of one partition, which are decided side by side as far as they may
+/// be: the last one is the first user's second.
+#[tokio::test]
+async fn l6_a_crash_among_requests_of_many_users_leaves_one_effect_of_each() {
+    let mut steps = BTreeMap::new();
+    for after in [false, true] {
+        for step in 0.. {
+            let world = World::new().await;
+            let fault = Fault::none();
+            let service = world.service(faulty(&world.ports, &fault));
+            let partition = partition_of("user-0");
+            let names = (0..).map(|n| format!("user-{n}"));
+            let users: Vec<_> = names.filter(|u| partition_of(u) == partition).take(3).collect();
+            let asked =
+                [(0, BLOCKED, None), (1, ACTIVE, None), (2, BLOCKED, None), (0, NONE, Some(1))];
+            let mut answers = Vec::new();
+            for (place, (user, status, based_on)) in asked.into_iter().enumerate() {
+                let (service, user) = (Arc::clone(&service), users[user].clone());
+                let (answered, answer) = tokio::sync::oneshot::channel();
+                world.spawn(async move {
+                    answered.send(set(&service, &user, "eve", status, based_on).await).unwrap();
+                });
+                answers.push(answer);
+                world.records(Topic::ConnectionRequests, partition, place + 1).await;
+            }
+            fault.arm(step, after);
+            world.run(&service, 1);
+            let mut versions = Vec::new();
+            for answer in answers {
+                versions.push(answer.await.unwrap().unwrap().version);
+            }
+            let failed = fault.disarm();
+            let what = format!("after {after}, step {step}");
+            assert_eq!(versions, [1, 1, 1, 2], "{what}");
+            for (user, told, state) in [
+                (0, &["eve Blocked v1", "eve None v2 lifted"][..], (NONE, 2)),
+                (1, &["eve Active v1"], (ACTIVE, 1)),
+                (2, &["eve Blocked v1"], (BLOCKED, 1)),
+            ] {
+                assert_eq!(world.told(&users[user]).await, told, "{what}, user {user}");
+                assert_eq!(world.published(&users[user], "eve").await, Some(state), "{what}");
+            }
+            world.end().await;
+            if !failed {
+                steps.insert(after, step);
+                break;
+            }
+        }
+    }
+    // Four changes of 4 writes each; watermarks beside.
+    assert!(steps.values().all(|steps| *steps >= 16), "{steps:?}");
+}
+
 #[tokio::test]
 async fn l6_an_owner_that_was_paused_changes_nothing_when_it_goes_on() {
     for hold in [Hold::Read, Hold::Save] {

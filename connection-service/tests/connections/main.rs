@@ -6,4 +6,5 @@ mod broken;
 mod crashes;
 mod devices;
 mod requests;
+mod synced;
 mod world;

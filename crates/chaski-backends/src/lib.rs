@@ -125,7 +125,7 @@ pub async fn open_stores(url: &StoreUrl, options: &BackendOptions) -> Result<Sto
         }
         StoreUrl::Scylla { nodes, keyspace } => {
             let cql = cql_options(nodes, keyspace, options);
-            let store = CqlStore::connect(cql, Arc::clone(&options.clock)).await?;
+            let store = Box::pin(CqlStore::connect(cql, Arc::clone(&options.clock))).await?;
             Ok(Stores {
                 messages: Arc::clone(&store) as _,
                 chats: Arc::clone(&store) as _,

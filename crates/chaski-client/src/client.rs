@@ -130,6 +130,12 @@ impl Client {
         self.session.repeats_ignored()
     }
 
+    /// When the last frame came, on whichever connection.
+    #[must_use]
+    pub fn heard_at(&self) -> Option<Instant> {
+        self.session.heard_at()
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Error>> {
         loop {
             let now = Instant::now();
@@ -209,6 +215,10 @@ impl Client {
                     self.lost(Lost::For(Disconnect::Unreadable(error.to_string())), None, now);
                 }
             },
+            // The host gave each one a time: sooner it would only refuse again.
+            Ended::Busy { retry_after } => {
+                self.wait(Disconnect::Busy, retry_after.mul_f64(1.0 + fastrand::f64() / 10.0), now);
+            }
             Ended::Lost(lost, retry_after) => {
                 if welcomed_at.is_some() {
                     // Once more where it was welcome; where that fails, the address it was given.

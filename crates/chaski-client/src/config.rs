@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use ::http::Uri;
+use chaski_proto::v1::Connection;
 use futures::future::BoxFuture;
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -20,6 +21,9 @@ pub struct Config {
     pub format: Format,
     /// The highest position that the owner has taken for good; `None`: the server's cursor.
     pub resume_after: Option<u64>,
+    /// The user's contacts and blocks, as the application last knew them; what changes is followed
+    /// from the socket. A message to somebody who is blocked is refused ([`crate::SendError`]).
+    pub connections: Vec<Connection>,
     /// From the first byte to `welcome`.
     pub connect_timeout: Duration,
     /// An unanswered idempotent command is sent again on the same socket after this long.
@@ -30,6 +34,9 @@ pub struct Config {
     pub outbox_commands_max: usize,
     /// Their bytes.
     pub outbox_bytes_max: usize,
+    /// Whether events that came again are told ([`crate::Event::Repeated`]), for who checks a
+    /// server; others only ignore them.
+    pub tell_repeats: bool,
 }
 
 impl Config {
@@ -48,11 +55,13 @@ impl Config {
             tokens,
             format: Format::Protobuf,
             resume_after: None,
+            connections: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             reply_timeout: Duration::from_secs(15),
             give_up_after: Duration::from_secs(60),
             outbox_commands_max: 1024,
             outbox_bytes_max: 4 << 20,
+            tell_repeats: false,
         }
     }
 }

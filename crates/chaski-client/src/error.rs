@@ -62,6 +62,9 @@ pub enum Disconnect {
     /// The host is going down in an orderly way.
     #[error("the host is draining")]
     Draining,
+    /// The host lets clients in at a set rate, and others come first.
+    #[error("the host is busy with others who come back")]
+    Busy,
     /// Nothing was heard for twice the heartbeat, or no `welcome` in time.
     #[error("no word from the server: {0}")]
     Silent(&'static str),
@@ -98,6 +101,9 @@ pub enum SendError {
         /// The limit.
         bytes_max: usize,
     },
+    /// The user blocks whom it is for: the block has to be lifted first.
+    #[error("you have blocked {0}: lift the block first")]
+    Blocked(String),
     /// It has no form on the wire, such as a time beyond the year 9999 in JSON.
     #[error("the command cannot be written: {0}")]
     Unwritable(String),

@@ -31,6 +31,14 @@ pub enum Event {
         /// `resync`; `None`: an event that this version does not know.
         body: Option<Body>,
     },
+    /// A durable event at or below the highest position, which is no news; only where
+    /// [`Config::tell_repeats`](crate::Config::tell_repeats) asks for it.
+    Repeated {
+        /// Its place in the user's order.
+        position: u64,
+        /// As of [`Event::Durable`].
+        body: Option<Body>,
+    },
     /// How far a member has got; the latest counts.
     Receipt(Receipt),
     /// A command has its outcome; comes exactly once for each.

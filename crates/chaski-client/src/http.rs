@@ -1,7 +1,10 @@
 //! The calls over HTTP that stand beside the socket: a chat's history, a user's inbox, a send for
 //! who wants no socket; what only HTTP has, and what changes something, stands in `http/manage.rs`.
 
+mod download;
 mod manage;
+
+pub use download::{Download, DownloadState, Part};
 
 use crate::{config::TokenProvider, error::HttpError};
 use chaski_proto::v1::{
@@ -20,6 +23,9 @@ pub struct Http {
     /// The write that reads must show.
     seen: Option<HeaderValue>,
 }
+
+/// The largest page that a server gives.
+const LIMIT_MAX: u32 = 500;
 
 /// A slice of a list.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +52,7 @@ pub enum HistoryItem {
     Message(Box<NewMessage>),
     /// A change of the chat.
     ChatUpdate(Box<ChatUpdate>),
-    /// Withheld from this user.
+    /// Withheld from this user, or not kept any more.
     Hidden,
 }
 
@@ -80,6 +86,18 @@ impl Http {
     ) -> Result<Page<HistoryRow>, HttpError> {
         let path = format!("/v1/chats/{chat_id}/messages?after={after}&limit={limit}");
         self.history_page(tokens, &path).await
+    }
+
+    /// A chat from its beginning to its end, page by page.
+    ///
+    /// # Errors
+    /// See [`HttpError`].
+    pub async fn whole_history(
+        &self,
+        tokens: &TokenProvider,
+        chat_id: &str,
+    ) -> Result<Vec<HistoryRow>, HttpError> {
+        whole(|after| self.history(tokens, chat_id, after, LIMIT_MAX)).await
     }
 
     /// The newest places of a chat, in chat order; `next` is of no use.
@@ -144,6 +162,14 @@ impl Http {
         Ok(Page { items: answer.events, next: answer.next.map(|n| n.0) })
     }
 
+    /// All events of the user that are kept, page by page.
+    ///
+    /// # Errors
+    /// See [`HttpError`].
+    pub async fn whole_inbox(&self, tokens: &TokenProvider) -> Result<Vec<ServerFrame>, HttpError> {
+        whole(|after| self.inbox(tokens, after, LIMIT_MAX)).await
+    }
+
     async fn get<T: DeserializeOwned>(
         &self,
         tokens: &TokenProvider,
@@ -179,6 +205,22 @@ impl Http {
             request = request.json(body);
         }
         read(request.send().await?).await
+    }
+}
+
+async fn whole<T, F>(mut page: impl FnMut(u64) -> F) -> Result<Vec<T>, HttpError>
+where
+    F: Future<Output = Result<Page<T>, HttpError>>,
+{
+    let (mut items, mut after) = (Vec::new(), 0);
+    loop {
+        let page = page(after).await?;
+        items.extend(page.items);
+        match page.next {
+            // A `next` that does not move would never end.
+            Some(next) if next > after => after = next,
+            _ => return Ok(items),
+        }
     }
 }
 
@@ -218,7 +260,7 @@ fn number(value: &Value) -> Result<u64, &'static str> {
 
 fn history_row(mut value: Value) -> Result<HistoryRow, serde_json::Error> {
     let seq = number(&value["seq"]).map_err(serde::de::Error::custom)?;
-    let item = if value["hidden"] == Value::Bool(true) {
+    let item = if [&value["hidden"], &value["expired"]].contains(&&Value::Bool(true)) {
         HistoryItem::Hidden
     } else if value["chatUpdate"].is_object() {
         HistoryItem::ChatUpdate(Box::new(serde_json::from_value(value["chatUpdate"].take())?))

@@ -6,6 +6,7 @@
 //!
 //! Must not know: how tokens are made, what an application stores, any service of the server.
 
+mod blocked;
 mod client;
 mod config;
 mod error;
@@ -20,7 +21,7 @@ pub use client::Client;
 pub use config::{Config, Format, Token, TokenProvider};
 pub use error::{Disconnect, Error, HttpError, SendError};
 pub use event::{CommandId, Event, Outcome};
-pub use http::{HistoryItem, HistoryRow, Http, Page};
+pub use http::{Download, DownloadState, HistoryItem, HistoryRow, Http, Page, Part};
 pub use late::Latest;
 
 /// The commands and event bodies, as the schema has them.

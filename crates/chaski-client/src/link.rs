@@ -35,6 +35,8 @@ pub(crate) enum Ended {
     Lost(Lost, Option<Duration>),
     /// Go on at this address.
     Moved { url: String, retry_after: Duration },
+    /// Come again here, not before this.
+    Busy { retry_after: Duration },
 }
 
 pub(crate) struct Link {
@@ -176,6 +178,7 @@ impl Link {
                 Ok(())
             }
             Signal::Moved { url, retry_after } => Err(Ended::Moved { url, retry_after }),
+            Signal::Busy { retry_after } => Err(Ended::Busy { retry_after }),
             Signal::Draining { retry_after } => {
                 self.drain.get_or_insert((now + DRAIN_MAX, retry_after));
                 Ok(())

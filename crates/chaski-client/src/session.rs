@@ -2,6 +2,7 @@
 //! commands that are not settled yet. No I/O and no clock; `client.rs` brings both.
 
 use crate::{
+    blocked::Blocked,
     config::Format,
     error::SendError,
     event::{CommandId, Event, Outcome},
@@ -41,6 +42,7 @@ pub(crate) enum Signal {
     Authenticated { accepted: bool },
     Moved { url: String, retry_after: Duration },
     Draining { retry_after: Duration },
+    Busy { retry_after: Duration },
     HelloRefused { status: u16, code: String, message: String },
     Unreadable(&'static str),
 }
@@ -70,6 +72,9 @@ pub(crate) struct Session {
     untold_since: Option<Instant>,
     events: VecDeque<Event>,
     repeats_ignored: u64,
+    blocked: Blocked,
+    tell_repeats: bool,
+    heard_at: Option<Instant>,
 }
 
 impl Session {
@@ -96,6 +101,9 @@ impl Session {
             untold_since: None,
             events: VecDeque::new(),
             repeats_ignored: 0,
+            blocked: Blocked::new(&config.user, &config.connections),
+            tell_repeats: config.tell_repeats,
+            heard_at: None,
         }
     }
 
@@ -104,6 +112,9 @@ impl Session {
     pub(crate) fn send(&mut self, command: Command, now: Instant) -> Result<CommandId, SendError> {
         if let Command::Hello(_) | Command::Authenticate(_) | Command::Ping(_) = command {
             return Err(SendError::OwnCommand(command.name()));
+        }
+        if let Some(peer) = self.blocked.refuses(&command) {
+            return Err(SendError::Blocked(peer.to_owned()));
         }
         // With the largest id and an ack, as it may be written.
         let widest = ClientFrame {
@@ -179,6 +190,10 @@ impl Session {
         self.repeats_ignored
     }
 
+    pub(crate) fn heard_at(&self) -> Option<Instant> {
+        self.heard_at
+    }
+
     // What is written.
 
     pub(crate) fn hello(&mut self) -> ClientFrame {
@@ -252,6 +267,10 @@ impl Session {
     // What comes in.
 
     pub(crate) fn receive(&mut self, frame: ServerFrame, now: Instant) -> Signal {
+        self.heard_at = Some(now);
+        if let Some(body) = &frame.body {
+            self.blocked.hear(body);
+        }
         match (frame.reply_to, frame.position, frame.body) {
             (Some(id), None, Some(body)) => self.reply(id, body, now),
             (None, Some(position), body) => {
@@ -266,6 +285,7 @@ impl Session {
                 let retry_after = Duration::from_millis(notice.retry_after_ms.into());
                 match notice.url {
                     Some(url) => Signal::Moved { url, retry_after },
+                    None if notice.reason == "BUSY" => Signal::Busy { retry_after },
                     None => Signal::Draining { retry_after },
                 }
             }
@@ -280,6 +300,9 @@ impl Session {
         let anew = matches!(body, Some(Body::Resync(_)));
         if !anew && self.received.is_some_and(|highest| position <= highest) {
             self.repeats_ignored += 1;
+            if self.tell_repeats {
+                self.events.push_back(Event::Repeated { position, body });
+            }
             return;
         }
         self.received = Some(position);

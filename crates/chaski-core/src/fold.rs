@@ -55,8 +55,6 @@ pub struct Control {
     pub now: UnixMs,
     /// What holds at present.
     pub rules: Rules,
-    /// Whether it changed since it was last taken for a snapshot.
-    pub dirty: bool,
 }
 
 /// A part of the state: some chats, and what was sent to them before.
@@ -109,6 +107,18 @@ impl Fold {
         &self.control
     }
 
+    /// How many idempotency keys are kept, and how far they reach back in the log's time, in
+    /// milliseconds: to the beginning of the day on which the oldest was made (L2).
+    #[must_use]
+    pub fn idempotency_window(&self) -> (usize, UnixMs) {
+        let now = self.control.now;
+        let windows = self.buckets.iter().map(|bucket| bucket.seen.window(now));
+        let (keys, begin) = windows.fold((0, now), |(keys, begin), (more, from)| {
+            (keys + more, from.map_or(begin, |from| begin.min(from)))
+        });
+        (keys, now - begin)
+    }
+
     /// How outputs are placed.
     #[must_use]
     pub fn placement(&self) -> Placement {
@@ -157,7 +167,7 @@ impl Fold {
         if control.now == 0 {
             self.buckets.iter_mut().for_each(|bucket| bucket.dirty |= bucket.seen.begin(now));
         }
-        *control = Control { as_of: Some(offset), now, rules: tick.rules, dirty: true };
+        *control = Control { as_of: Some(offset), now, rules: tick.rules };
     }
 }
 
@@ -232,6 +242,7 @@ impl Bucket {
                     sent_at: send.sent_at,
                     accepted_at: command.accepted_at,
                     members: (chat.last_seq == 1).then(|| Arc::clone(chat.members())),
+                    history_days: chat.history_days,
                 };
                 let own = step.placement.of_user(&command.user);
                 return chat.fan_out(own, &Event::Message(Arc::new(message)), step.out);

@@ -77,6 +77,8 @@ pub struct Create {
     pub key: ClientId,
     /// What later members may see.
     pub history: History,
+    /// For how many days its history is kept; 0: as the whole system does.
+    pub history_days: u32,
 }
 
 /// A change of a chat.
@@ -256,6 +258,10 @@ impl Create {
         names.sort_unstable();
         names.dedup();
         names.push(self.name.as_bytes());
+        let days = self.history_days.to_be_bytes();
+        if self.history_days > 0 {
+            names.push(&days);
+        }
         first8(hash16(b"chaski creation", &names))
     }
 }
@@ -321,6 +327,8 @@ pub struct Message {
     pub accepted_at: UnixMs,
     /// Only with the first message of a 1:1 chat, which makes it: the chat's members.
     pub members: Option<Arc<[Member]>>,
+    /// For how many days the chat's history is kept; 0: as the whole system does.
+    pub history_days: u32,
 }
 
 /// A chat after a change.
@@ -340,6 +348,8 @@ pub struct ChatUpdate {
     pub left: Arc<[Member]>,
     /// When the change was accepted.
     pub accepted_at: UnixMs,
+    /// For how many days the chat's history is kept; 0: as the whole system does.
+    pub history_days: u32,
 }
 
 /// A member of a chat.

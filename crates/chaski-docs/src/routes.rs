@@ -120,6 +120,9 @@ const CONNECTION: Shape = Whole("Connection");
 const MESSAGES: Shape = Page { list: "messages", of: Item::PlacedMessage, next: true };
 const SLICE: &[Parameter] =
     &[After("A position: what comes after it in the user's order."), Limit, Seeing];
+const EXPIRY: &str = "`resync` is there where what was asked for begins before what inboxes keep: \
+    the page begins behind its `fromPosition`, and what was before is in the histories of the chats \
+    only.";
 const IN_CHAT: &[(u16, &str)] = &[(403, "not_a_member"), (404, "no_such_chat")];
 const MANAGED: &[(u16, &str)] = &[
     (403, "not_a_member"),
@@ -152,7 +155,8 @@ pub const ROUTES: &[Route] = &[
         id: "createChat", method: Method::Post, path: "/v1/chats", tag: "chats",
         summary: "Make a chat",
         more: "Answered with the chat's own verdict. The caller is a member whether listed or not, \
-            counts among the 100 and is its first admin. `clientChatId` makes a retry safe.",
+            counts among the 100 and is its first admin. `clientChatId` makes a retry safe; the same \
+            with other participants, name or `historyDays` is refused.",
         parameters: &[],
         request: Some(Whole("CreateChat")),
         answers: &[
@@ -195,7 +199,8 @@ pub const ROUTES: &[Route] = &[
         parameters: &[After("A seq: what comes after it."), Before, Limit, Seeing],
         refusals: IN_CHAT,
         more: "In the chat's order, the newest page where neither `after` nor `before` is given; \
-            `next` goes into the parameter that was used, `before` where there was none.",
+            `next` goes into the parameter that was used, `before` where there was none. What is \
+            before `firstSeq` has expired: a page that would begin there begins at `firstSeq`.",
         ..look("getHistory", "/v1/chats/{chatId}/messages", "messages", "A chat's history",
             &[ok("A page.", Page { list: "messages", of: Item::HistoryItem, next: true })])
     },
@@ -217,23 +222,25 @@ pub const ROUTES: &[Route] = &[
         refusals: &[(403, "you_blocked"), (403, "blocked"), (413, "too_large"), (503, "outcome_unknown")],
     },
     Route {
-        parameters: SLICE,
+        parameters: SLICE, more: EXPIRY,
         ..look("getSent", "/v1/messages/sent", "messages", "What the caller has sent",
             &[ok("A page.", MESSAGES)])
     },
     Route {
-        parameters: SLICE,
+        parameters: SLICE, more: EXPIRY,
         ..look("getReceived", "/v1/messages/received", "messages", "What the caller was sent",
             &[ok("A page.", MESSAGES)])
     },
     Route {
-        parameters: SLICE,
+        parameters: SLICE, more: EXPIRY,
         ..look("getUnreceived", "/v1/messages/unreceived", "messages",
             "What the token's device has not acknowledged", &[ok("A page.", MESSAGES)])
     },
     Route {
         parameters: SLICE,
-        more: "The same events as over WebSocket, at the same positions.",
+        more: "The same events as over WebSocket, at the same positions. Where older ones have \
+            expired, the first event is `resync`: what came up to its `fromPosition` is in the \
+            histories of the chats only.",
         ..look("getInbox", "/v1/inbox", "messages", "The caller's events",
             &[ok("A page.", Page { list: "events", of: Item::Event, next: true })])
     },
@@ -267,12 +274,19 @@ pub const ROUTES: &[Route] = &[
         tag: "connections",
         summary: "Make a user a contact, or block them",
         more: "Already so: the same answer with the present version. 409 with the present state \
-            where `basedOnVersion` is old, or missing where a block would be lifted. Once BLOCKED \
+            where `basedOnVersion` is old, or missing where a block would be lifted, and, where \
+            the operators want it so, while not every device has acknowledged a block that would \
+            be lifted (`block_not_synced`). Once BLOCKED \
             is answered, nothing that the user sends after the answer reaches the caller.",
         parameters: &[],
         request: Some(Without("SetConnection", &["userId"])),
         answers: &[written(200, "It is so.", CONNECTION)],
-        refusals: &[(409, "connection_conflict"), (413, "too_large"), (503, "outcome_unknown")],
+        refusals: &[
+            (409, "connection_conflict"),
+            (409, "block_not_synced"),
+            (413, "too_large"),
+            (503, "outcome_unknown"),
+        ],
     },
     Route {
         id: "endConnection", method: Method::Delete, path: "/v1/connections/{userId}",
@@ -282,7 +296,11 @@ pub const ROUTES: &[Route] = &[
         parameters: &[BasedOn],
         request: None,
         answers: &[written(200, "The user is neither contact nor blocked.", CONNECTION)],
-        refusals: &[(409, "connection_conflict"), (503, "outcome_unknown")],
+        refusals: &[
+            (409, "connection_conflict"),
+            (409, "block_not_synced"),
+            (503, "outcome_unknown"),
+        ],
     },
     Route {
         more: "A client connects there, which saves a redirection.",

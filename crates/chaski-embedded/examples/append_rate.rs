@@ -101,7 +101,8 @@ async fn point_reads(embedded: &Embedded, out: &mut impl Write) -> Result<(), Bo
     const READS: u64 = 20_000;
     let (store, chat): (_, ChatId) = (embedded.messages(), "g.1".parse()?);
     for from in (0..ROWS).step_by(1_000) {
-        let row = |seq| MessageRow { chat, seq, item: vec![7; 250].into(), at_ms: 0 };
+        let row =
+            |seq| MessageRow { chat, seq, item: vec![7; 250].into(), at_ms: 0, ends_ms: None };
         let messages = (from..from + 1_000).map(row).collect();
         let batch = StoreBatch { messages, ..StoreBatch::default() };
         store.write(batch).await?;

@@ -129,26 +129,40 @@ impl CheckpointStore for Directory {
             .await
     }
 
+    async fn snapshot(
+        &self,
+        partition: Partition,
+        bucket: u32,
+    ) -> Result<Option<Snapshot>, PortError> {
+        let key = keys::snapshot(partition, bucket);
+        let found = self.engine.read(move |tables| snapshots(tables, key)).await?;
+        Ok(found.into_iter().next())
+    }
+
     async fn snapshots(&self, partition: Partition) -> Result<Vec<Snapshot>, PortError> {
-        self.engine.read(move |tables| snapshots(tables, partition)).await
+        let all = keys::snapshots(partition);
+        self.engine.read(move |tables| snapshots(tables, all)).await
     }
 
     async fn claim(
         &self,
         role: &str,
         partition: Partition,
-        at_least: u64,
+        assignment: u64,
     ) -> Result<Claimed, PortError> {
         check_role(role)?;
-        let key = keys::claim(role, partition);
+        let (key, what) = (keys::claim(role, partition), format!("claim {role}/{partition}"));
         self.engine
             .write(key.len(), move |tx| {
-                let old = match tx.row(&key)? {
-                    Some(old) => values::number(&old).ok_or_else(|| tables::corrupt("claim"))?,
-                    None => 0,
+                let (old, claimed_on) = match tx.row(&key)? {
+                    Some(old) => values::claim(&old).ok_or_else(|| tables::corrupt("claim"))?,
+                    None => (0, 0),
                 };
-                let epoch = at_least.max(old + 1);
-                tx.put_row(key, Bytes::copy_from_slice(&epoch.to_be_bytes()));
+                if assignment < claimed_on {
+                    return Err(PortError::late_claim(what, assignment, claimed_on));
+                }
+                let epoch = assignment.max(old + 1);
+                tx.put_row(key, values::numbered(epoch, &assignment.to_be_bytes()));
                 Ok(Claimed { epoch })
             })
             .await
@@ -170,10 +184,10 @@ fn watermark(key: &[u8], stored: &Bytes) -> Option<WatermarkRow> {
     })
 }
 
-/// All newest snapshots of a partition, as of one moment.
-fn snapshots(tables: &Tables, partition: Partition) -> Result<Vec<Snapshot>, PortError> {
+/// The newest snapshots whose keys begin so, as of one moment.
+fn snapshots(tables: &Tables, keys: Key) -> Result<Vec<Snapshot>, PortError> {
     let (view, mut found) = (tables.view(), Vec::new());
-    for pair in view.prefix(&tables.rows, keys::snapshots(partition)) {
+    for pair in view.prefix(&tables.rows, keys) {
         let (key, head) = tables::pair(pair)?;
         let parts = key.last_chunk().zip(SnapshotHead::from_bytes(&head));
         let (bucket, head) = parts.ok_or_else(|| tables::corrupt("snapshot"))?;

@@ -7,7 +7,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use chaski_core::{Partition, UserId, connection::BlockEdge};
+use chaski_core::{Offset, Partition, UserId, connection::BlockEdge};
 use chaski_ports::{ConnectionRow, ConnectionStore, PortError};
 use std::ops::Bound;
 
@@ -70,6 +70,28 @@ impl ConnectionStore for Directory {
                 // Above every byte of an id.
                 let end = [&prefix[..], &[0xff]].concat();
                 let pairs = tables::range(&tables.rows, (from, Bound::Excluded(&end[..])));
+                let edges = pairs.take(limit).map(|pair| {
+                    let (key, stored) = pair?;
+                    edge(&key, &prefix, &stored).ok_or_else(|| tables::corrupt("block"))
+                });
+                edges.collect()
+            })
+            .await
+    }
+
+    async fn pair_blocks(
+        &self,
+        partition: Partition,
+        (user, peer): (&UserId, &UserId),
+        from: Offset,
+        limit: usize,
+    ) -> Result<Vec<BlockEdge>, PortError> {
+        let prefix = keys::blocks(partition);
+        let [from, upto] =
+            [from, Offset(u64::MAX)].map(|at| keys::pair_block(&prefix, (user, peer), at));
+        self.engine
+            .read(move |tables| {
+                let pairs = tables::range(&tables.rows, &from[..]..=&upto[..]);
                 let edges = pairs.take(limit).map(|pair| {
                     let (key, stored) = pair?;
                     edge(&key, &prefix, &stored).ok_or_else(|| tables::corrupt("block"))

@@ -1,4 +1,4 @@
-//! What is forgotten: verdicts and inbox rows, a few whenever new ones are written, so that no
+//! What is forgotten: verdicts, inbox rows and items that have ended, a few whenever new ones are written, so that no
 //! write waits for a great removal and there are never many more rows than are kept.
 
 use crate::{
@@ -56,6 +56,66 @@ impl VerdictExpiry {
         }
         if let Some(last) = last {
             *forgotten = last;
+        }
+        Ok(())
+    }
+}
+
+/// Empties items whose end has come, by an index of their ends; few chats have a limit.
+#[derive(Clone)]
+pub(crate) struct ItemExpiry {
+    clock: Arc<dyn Clock>,
+    /// All ends up to this key are done: a scan must not meet them again as tombstones.
+    upto: Arc<Mutex<Key>>,
+}
+
+impl ItemExpiry {
+    /// Empties what has ended by this clock.
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, upto: Arc::new(Mutex::new(keys::item_ends(0))) }
+    }
+
+    pub(crate) fn now_ms(&self) -> UnixMs {
+        self.clock.now_ms()
+    }
+
+    /// Writes an item; one that has ended (a replay writes it again) only as its place.
+    pub(crate) fn put(&self, tx: &mut Transaction<'_>, message: Key, row: (Bytes, Option<UnixMs>)) {
+        let tables = tx.tables;
+        let (mut value, ends) = row;
+        if let Some(ends) = ends {
+            if ends <= self.now_ms() {
+                value = values::item(0, Some(ends), &[]);
+            } else {
+                tx.put_row(keys::item_end(ends, &message), Bytes::new());
+            }
+        }
+        tx.put(&tables.messages, message, value);
+    }
+
+    pub(crate) fn empty_some(
+        &self,
+        tx: &mut Transaction<'_>,
+        most: usize,
+    ) -> Result<(), PortError> {
+        let mut done = self.upto.lock();
+        let old = keys::item_ends(self.now_ms());
+        if *done >= old {
+            return Ok(());
+        }
+        let tables = tx.tables;
+        let mut last = None;
+        for pair in tables::range(&tables.rows, &done[..]..&old[..]).take(most) {
+            let (end, _) = pair?;
+            if let Some(message) = keys::ended(&end) {
+                // Over for good, whenever it was.
+                tx.put(&tables.messages, message.to_vec(), values::item(0, Some(0), &[]));
+            }
+            tx.remove_row(end.to_vec());
+            last = Some(end.to_vec());
+        }
+        if let Some(last) = last {
+            *done = last;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! | table | key | value ([`values`](crate::values)) |
 //! |---|---|---|
 //! | `log` | topic u8, partition u32, offset u64 | record |
-//! | `messages` | chat 0, seq u64 | stamped bytes |
+//! | `messages` | chat 0, seq u64 | stamped bytes, or bytes with their end |
 //! | `inbox` | partition u32, user 0, position u64 | stamped bytes |
 //! | `chunks` | snapshot u128, number u32 | a piece of a snapshot |
 //! | `rows` | `M` name | cluster id, format, epoch limit |
@@ -21,6 +21,7 @@
 //! | `rows` | `Y` partition u32, day u32 | first position |
 //! | `rows` | `V` request | stamped bytes |
 //! | `rows` | `A` record time u64, request | nothing: which verdicts are old |
+//! | `rows` | `E` end u64, chat 0, seq u64 | nothing: which items have expired |
 //! | `rows` | `W` role 0, partition u32, epoch u64, offset u64 | origins |
 //! | `rows` | `K` role 0, partition u32 | epoch |
 //! | `rows` | `S` partition u32, bucket u32 | which snapshot is the newest |
@@ -157,8 +158,13 @@ pub(crate) fn blocks(partition: Partition) -> Key {
 
 /// Where a block begins or ends.
 pub(crate) fn block(partition: Partition, edge: &BlockEdge) -> Key {
-    let (user, peer) = (edge.user.as_str().as_bytes(), edge.peer.as_str().as_bytes());
-    key(&[&blocks(partition), user, &[0], peer, &[0], &edge.offset.0.to_be_bytes()])
+    pair_block(&blocks(partition), (&edge.user, &edge.peer), edge.offset)
+}
+
+/// Where a block of a pair begins or ends, behind its partition's `prefix`.
+pub(crate) fn pair_block(prefix: &[u8], (user, peer): (&UserId, &UserId), at: Offset) -> Key {
+    let (user, peer) = (user.as_str().as_bytes(), peer.as_str().as_bytes());
+    key(&[prefix, user, &[0], peer, &[0], &at.0.to_be_bytes()])
 }
 
 /// User, peer and offset of a [`block`] behind its partition's `prefix`.
@@ -192,6 +198,21 @@ pub(crate) fn verdict_age(at_ms: UnixMs, request: &RequestId) -> Key {
 /// Before the ages of all verdicts made at `at_ms`.
 pub(crate) fn verdict_ages(at_ms: UnixMs) -> Key {
     key(&[b"A", &at_ms.max(0).cast_unsigned().to_be_bytes()])
+}
+
+/// That an item expires. An end before 1970 counts as 1970.
+pub(crate) fn item_end(ends_ms: UnixMs, message: &[u8]) -> Key {
+    key(&[&item_ends(ends_ms), message])
+}
+
+/// Before all items that expire at `ends_ms`.
+pub(crate) fn item_ends(ends_ms: UnixMs) -> Key {
+    key(&[b"E", &ends_ms.max(0).cast_unsigned().to_be_bytes()])
+}
+
+/// The key of the [`message`] that an [`item_end`] names.
+pub(crate) fn ended(item_end: &[u8]) -> Option<&[u8]> {
+    item_end.get(9..)
 }
 
 /// The beginning of a consumer's watermarks.
@@ -271,6 +292,9 @@ mod tests {
         check(topic(Topic::ConnectionRequests), b"T\x07");
         check(verdict(&request), &[b"V", &request[..]].concat());
         check(verdict_age(258, &request), &[b"A\0\0\0\0\0\0\x01\x02", &request[..]].concat());
+        let end = item_end(258, &message(&chat, 3));
+        assert_eq!(ended(&end), Some(&message(&chat, 3)[..]));
+        check(end, b"E\0\0\0\0\0\0\x01\x02g.1\0\0\0\0\0\0\0\0\x03");
         check(
             watermark("generator", Partition(2), 3, Offset(4)),
             b"Wgenerator\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04",

@@ -41,6 +41,7 @@ pub(crate) struct Directory {
     tree: coordinator::Coordination,
     verdicts: expiry::VerdictExpiry,
     inboxes: expiry::InboxExpiry,
+    items: expiry::ItemExpiry,
     watermarks: Arc<checkpoints::KeptWatermarks>,
 }
 
@@ -56,7 +57,7 @@ pub struct EmbeddedOptions {
     pub gap_seed: u64,
     /// How long inboxes keep a row, from its record's time on. 30 days.
     pub inbox_ttl: Duration,
-    /// Tells which verdicts and inbox rows are old.
+    /// Tells which verdicts, inbox rows and items are old.
     pub clock: Arc<dyn Clock>,
 }
 
@@ -95,6 +96,7 @@ impl Embedded {
             log: log::Topics::open(engine.tables(), options.tail_bytes_max)?,
             tree: coordinator::Coordination::open(engine.tables())?,
             inboxes: expiry::InboxExpiry::new(Arc::clone(&options.clock), options.inbox_ttl),
+            items: expiry::ItemExpiry::new(Arc::clone(&options.clock)),
             verdicts: expiry::VerdictExpiry::new(options.clock),
             watermarks: Arc::default(),
             engine,

@@ -7,7 +7,7 @@
 
 use crate::{
     Directory,
-    expiry::{InboxExpiry, VerdictExpiry},
+    expiry::{InboxExpiry, ItemExpiry, VerdictExpiry},
     keys::{self, Key},
     tables::{self, Pair},
     values,
@@ -15,7 +15,10 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use chaski_core::{ChatId, Partition, Position, UserId, record::RequestId};
+use chaski_core::{
+    ChatId, Partition, Position, UserId,
+    record::{RequestId, UnixMs},
+};
 use chaski_ports::{
     HistoryRange, InboxDay, InboxRow, MessageRow, MessageStore, PortError, StoreBatch, Stored,
     VerdictRow,
@@ -29,7 +32,10 @@ impl MessageStore for Directory {
         let encoded = Encoded::from(&batch);
         drop(batch);
         let (verdicts, inboxes) = (self.verdicts.clone(), self.inboxes.clone());
-        self.engine.write(encoded.bytes, move |tx| encoded.write(tx, &verdicts, &inboxes)).await
+        let (items, bytes) = (self.items.clone(), encoded.bytes);
+        let write =
+            move |tx: &mut Transaction<'_>| encoded.write(tx, (&verdicts, &inboxes, &items));
+        self.engine.write(bytes, write).await
     }
 
     async fn history(
@@ -44,13 +50,15 @@ impl MessageStore for Directory {
             HistoryRange::Before(seq) => (0, seq - 1, true),
         };
         let (from, upto) = (keys::message(chat, from), keys::message(chat, upto));
+        let now = self.items.now_ms();
         self.engine
             .read(move |tables| {
                 let pairs = tables::range(&tables.messages, &from[..]..=&upto[..]);
+                let place = |pair| place(pair, now);
                 if !newest {
-                    return pairs.take(limit).map(stored).collect();
+                    return pairs.take(limit).map(place).collect();
                 }
-                let rows: Result<Vec<_>, _> = pairs.rev().take(limit).map(stored).collect();
+                let rows: Result<Vec<_>, _> = pairs.rev().take(limit).map(place).collect();
                 rows.map(|mut rows| {
                     rows.reverse();
                     rows
@@ -61,10 +69,11 @@ impl MessageStore for Directory {
 
     async fn items(&self, places: &[(ChatId, u64)]) -> Result<Vec<Option<Bytes>>, PortError> {
         let keys: Vec<Key> = places.iter().map(|(chat, seq)| keys::message(chat, *seq)).collect();
-        let get = |tables: &tables::Tables, keys: &[Key]| {
+        let now = self.items.now_ms();
+        let get = move |tables: &tables::Tables, keys: &[Key]| {
             let item = |key: &Key| {
                 let stored = tables::get(&tables.messages, key)?;
-                stored.map(|stored| content(&stored)).transpose()
+                stored.map(|stored| item(&stored, now)).transpose()
             };
             keys.iter().map(item).collect()
         };
@@ -151,6 +160,17 @@ fn content(stamped: &Bytes) -> Result<Bytes, PortError> {
     content.ok_or_else(|| tables::corrupt("row"))
 }
 
+fn item(stored: &Bytes, now_ms: UnixMs) -> Result<Bytes, PortError> {
+    values::split_item(stored, now_ms).ok_or_else(|| tables::corrupt("row"))
+}
+
+/// A place of a chat.
+fn place(pair: Result<Pair, PortError>, now_ms: UnixMs) -> Result<Stored, PortError> {
+    let (key, value) = pair?;
+    let seq = keys::last_u64(&key).ok_or_else(|| tables::corrupt("place"))?;
+    Ok((seq, item(&value, now_ms)?))
+}
+
 fn stored(pair: Result<Pair, PortError>) -> Result<Stored, PortError> {
     let (key, value) = pair?;
     let place = keys::last_u64(&key).ok_or_else(|| tables::corrupt("place"))?;
@@ -160,7 +180,7 @@ fn stored(pair: Result<Pair, PortError>) -> Result<Stored, PortError> {
 /// A batch as it will be stored: encoding is the callers' work, not the one writer's.
 #[derive(Default)]
 struct Encoded {
-    messages: Vec<(Key, Bytes)>,
+    messages: Vec<(Key, (Bytes, Option<UnixMs>))>,
     inbox: Vec<(Key, Bytes)>,
     versioned: Vec<(Key, Bytes)>,
     plain: Vec<(Key, Bytes)>,
@@ -191,7 +211,8 @@ impl From<&StoreBatch> for Encoded {
             (key, values::edge(edge.blocked, edge.at))
         });
         let message = |row: &MessageRow| {
-            (keys::message(&row.chat, row.seq), values::stamped(row.at_ms, &row.item))
+            let value = values::item(row.at_ms, row.ends_ms, &row.item);
+            (keys::message(&row.chat, row.seq), (value, row.ends_ms))
         };
         let inbox = |row: &InboxRow| {
             let key = keys::inbox(row.partition, &row.user, row.position);
@@ -210,8 +231,10 @@ impl From<&StoreBatch> for Encoded {
             days: batch.days.clone(),
             bytes: 0,
         };
-        let pairs = [&encoded.messages, &encoded.inbox, &encoded.versioned, &encoded.plain];
-        let pairs = pairs.into_iter().flatten().map(|(key, value)| key.len() + value.len());
+        let messages = encoded.messages.iter().map(|(key, (value, _))| (key, value));
+        let pairs = [&encoded.inbox, &encoded.versioned, &encoded.plain];
+        let pairs = pairs.into_iter().flatten().map(|(key, value)| (key, value)).chain(messages);
+        let pairs = pairs.map(|(key, value)| key.len() + value.len());
         let verdicts =
             encoded.verdicts.iter().map(|(key, value, age)| key.len() + value.len() + age.len());
         encoded.bytes = pairs.chain(verdicts).sum();
@@ -223,15 +246,16 @@ impl Encoded {
     fn write(
         self,
         tx: &mut Transaction<'_>,
-        verdicts: &VerdictExpiry,
-        inboxes: &InboxExpiry,
+        (verdicts, inboxes, items): (&VerdictExpiry, &InboxExpiry, &ItemExpiry),
     ) -> Result<(), PortError> {
         let (tables, arrived, decided) = (tx.tables, self.inbox.len(), self.verdicts.len());
         if arrived > 0 {
             inboxes.forget_some(tx, 2 * arrived)?;
         }
-        for (key, value) in self.messages {
-            tx.put(&tables.messages, key, value);
+        // Before new ones: all writes of a batch have one place, and those that ended count.
+        items.empty_some(tx, 2 * self.messages.len())?;
+        for (key, row) in self.messages {
+            items.put(tx, key, row);
         }
         for (key, value) in self.inbox {
             tx.put(&tables.inbox, key, value);

@@ -111,10 +111,41 @@ pub(crate) fn stamp(stored: &Bytes) -> Option<UnixMs> {
     Cut(stored, 0).i64()
 }
 
+/// What a message row's first number says where its item expires: below it, when. Above every
+/// record's time.
+const ENDS: u64 = 1 << 62;
+
+/// An item with its record's time, or with its end where it has one.
+pub(crate) fn item(at_ms: UnixMs, ends_ms: Option<UnixMs>, item: &[u8]) -> Bytes {
+    match ends_ms {
+        None => stamped(at_ms, item),
+        Some(ends) => numbered(ENDS | ends.clamp(0, ENDS.cast_signed() - 1).cast_unsigned(), item),
+    }
+}
+
+/// The content of an [`item`]; empty where it has expired.
+pub(crate) fn split_item(stored: &Bytes, now_ms: UnixMs) -> Option<Bytes> {
+    let (number, item) = split_numbered(stored)?;
+    Some(if ends(number).is_some_and(|ends| ends <= now_ms) { Bytes::new() } else { item })
+}
+
+/// When an item with this first number expires. A record's time before 1970 has both high bits.
+fn ends(number: u64) -> Option<UnixMs> {
+    (number >> 62 == 1).then(|| (number & !ENDS).cast_signed())
+}
+
 /// The number and the bytes of a [`numbered`] value.
 pub(crate) fn split_numbered(stored: &Bytes) -> Option<(u64, Bytes)> {
     let mut cut = Cut(stored, 0);
     Some((cut.u64()?, cut.rest()))
+}
+
+/// A claim's epoch, and the assignment it was made on (not known of old ones).
+pub(crate) fn claim(stored: &[u8]) -> Option<(u64, u64)> {
+    match stored.split_first_chunk()? {
+        (epoch, []) => Some((u64::from_be_bytes(*epoch), 0)),
+        (epoch, assignment) => Some((u64::from_be_bytes(*epoch), number(assignment)?)),
+    }
 }
 
 /// A number alone.

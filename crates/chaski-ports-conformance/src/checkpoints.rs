@@ -56,7 +56,7 @@ pub async fn durable_on_return<F: Fixture<Port = dyn CheckpointStore>>(fixture: 
     let elsewhere = Partition(here.0 + 1);
     assert_eq!(store.watermarks(&role, elsewhere, 10).await.expect("read"), []);
     assert_eq!(snapshots(&store, elsewhere).await, []);
-    let again = store.claim(&role, here, 0).await.expect("claim");
+    let again = store.claim(&role, here, 5).await.expect("claim");
     assert!(again.epoch > claimed.epoch, "{again:?} after {claimed:?}");
 }
 
@@ -88,12 +88,12 @@ pub async fn greatest_epoch_then_offset_wins<F: Fixture<Port = dyn CheckpointSto
 pub async fn a_claim_grows<F: Fixture<Port = dyn CheckpointStore>>(fixture: &F) {
     let (store, (role, here)) = (open(fixture).await, somewhere());
     let mut last = 0;
-    for at_least in [0, 0, 100, 50, 101, 0] {
-        let epoch = store.claim(&role, here, at_least).await.expect("claim").epoch;
-        assert!(epoch > last && epoch >= at_least, "{epoch} after {last}, asked {at_least}");
+    for assignment in [0, 0, 100, 100, 101] {
+        let epoch = store.claim(&role, here, assignment).await.expect("claim").epoch;
+        assert!(epoch > last && epoch >= assignment, "{epoch} after {last}, asked {assignment}");
         last = epoch;
     }
-    let race = join_all((0..16).map(|_| store.claim(&role, here, 0))).await;
+    let race = join_all((0..16).map(|_| store.claim(&role, here, 101))).await;
     let won: Vec<u64> = race.iter().flatten().map(|claimed| claimed.epoch).collect();
     let lost = race.iter().filter_map(|claim| claim.as_ref().err());
     for error in lost {
@@ -105,10 +105,26 @@ pub async fn a_claim_grows<F: Fixture<Port = dyn CheckpointStore>>(fixture: &F) 
     drop(store);
 
     let store = open(fixture).await;
-    let next = store.claim(&role, here, 0).await.expect("claim").epoch;
+    let next = store.claim(&role, here, 101).await.expect("claim").epoch;
     assert!(won.iter().all(|epoch| *epoch < next));
     let other = store.claim("another-role", here, 7).await.expect("claim").epoch;
     assert!(other >= 7, "roles are claimed apart");
+}
+
+/// Who was paused while the partition was given to another one does not claim past them.
+pub async fn a_late_claim_is_refused<F: Fixture<Port = dyn CheckpointStore>>(fixture: &F) {
+    let (store, (role, here)) = (open(fixture).await, somewhere());
+    store.claim(&role, here, 7).await.expect("claim");
+    let owner = store.claim(&role, here, 9).await.expect("claim").epoch;
+    for _ in 0..2 {
+        let late = store.claim(&role, here, 8).await.expect_err("another one owns it by now");
+        assert_eq!(late.kind, ErrorKind::Conflict, "{late}");
+    }
+    drop(store);
+    let store = open(fixture).await;
+    assert!(store.claim(&role, here, 8).await.is_err(), "still");
+    let again = store.claim(&role, here, 9).await.expect("the owner started anew").epoch;
+    assert_eq!(again, owner + 1, "what was refused has used no epoch");
 }
 
 /// The newest hundred watermarks are there, over a new opening too.

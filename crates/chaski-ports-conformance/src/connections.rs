@@ -172,6 +172,21 @@ pub async fn slices_are_ordered<F: Fixture<Port = Beside<dyn ConnectionStore>>>(
         assert_eq!(found, all, "limit {limit}");
         assert_eq!(pages, all.len().div_ceil(limit), "pages are full");
     }
+    // One pair, whose ids begin as others do.
+    let [a, b] = ["a", "b"].map(|id| id.parse::<UserId>().expect("a legal id"));
+    let of = [0, 7, 300, 1 << 40].map(|offset| edge(&b, &a, offset));
+    for (from, limit, expected) in [
+        (0, 10, &of[..]),
+        (0, 3, &of[..3]),
+        (1, 10, &of[1..]),
+        (300, 1, &of[2..3]),
+        (1 << 41, 10, &[]),
+        (u64::MAX, 10, &[]),
+        (0, 0, &[]),
+    ] {
+        let found = store.port.pair_blocks(here, (&b, &a), Offset(from), limit).await;
+        assert_eq!(found.expect("edges"), expected, "from {from} limit {limit}");
+    }
 }
 
 /// Ids that begin alike, and other partitions, do not see one another's rows.

@@ -91,8 +91,8 @@ pub async fn ephemerals_end<F: Fixture<Port = dyn Coordinator>>(fixture: &F) {
     let (one, two) = (open(fixture).await, open(fixture).await);
     let held = one.register("/hosts/h1", Bytes::from_static(b"v1")).await.expect("register");
     assert_conflict(two.register("/hosts/h1", Bytes::new()).await);
-    held.update(Bytes::from_static(b"v2")).await.expect("update");
     let mut watch = two.watch("/hosts/h1").await.expect("watch");
+    held.update(Bytes::from_static(b"v2")).await.expect("update");
     until(&mut watch, async || get(&two, "/hosts/h1").await.is_some_and(|n| n.data == "v2")).await;
     assert_eq!(two.children("/hosts").await.expect("children"), ["h1"]);
 

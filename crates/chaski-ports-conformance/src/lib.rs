@@ -37,7 +37,7 @@ macro_rules! log_cases {
 macro_rules! messages_cases {
     ($($then:ident)::+ $(, $arg:tt)*) => {
         $($then)::+! { messages $(, $arg)* : durable_on_return rewrite_is_a_no_op
-            the_first_of_a_day_stays slices_are_ordered inboxes_forget a_batch_is_not_atomic
+            the_first_of_a_day_stays slices_are_ordered inboxes_forget places_stay a_batch_is_not_atomic
             neighbours_stay_apart items_keep_the_order_asked }
     };
 }
@@ -74,7 +74,7 @@ macro_rules! devices_cases {
 macro_rules! checkpoints_cases {
     ($($then:ident)::+ $(, $arg:tt)*) => {
         $($then)::+! { checkpoints $(, $arg)* : durable_on_return
-            greatest_epoch_then_offset_wins a_claim_grows the_newest_hundred_are_kept
+            greatest_epoch_then_offset_wins a_claim_grows a_late_claim_is_refused the_newest_hundred_are_kept
             a_large_snapshot_is_kept }
     };
 }

@@ -32,7 +32,8 @@ fn now() -> i64 {
 }
 
 fn message(chat: &ChatId, seq: u64) -> MessageRow {
-    MessageRow { chat: *chat, seq, item: format!("item {seq} of {chat}").into(), at_ms: now() }
+    let item = format!("item {seq} of {chat}").into();
+    MessageRow { chat: *chat, seq, item, at_ms: now(), ends_ms: None }
 }
 
 fn pointer(user: &UserId, n: u64) -> InboxRow {
@@ -252,6 +253,60 @@ pub async fn inboxes_forget<F: Fixture<Port = dyn MessageStore>>(fixture: &F) {
     check(&store).await;
     drop(store);
     check(&open(fixture).await).await;
+}
+
+/// What has come to its end leaves its place, empty, wherever it is read, also where it is written
+/// only then; what has not is whole.
+pub async fn places_stay<F: Fixture<Port = dyn MessageStore>>(fixture: &F) {
+    let (store, chat) = (open(fixture).await, some_chat());
+    let soon = now() + 5_000;
+    let rows = |ends: &[(u64, Option<i64>)]| StoreBatch {
+        messages: ends
+            .iter()
+            .map(|(seq, ends_ms)| MessageRow { ends_ms: *ends_ms, ..message(&chat, *seq) })
+            .collect(),
+        ..StoreBatch::default()
+    };
+    let check = async |store: &Arc<dyn MessageStore>, seqs: &[u64], empty: &[u64]| {
+        let item = |seq: u64| match empty.contains(&seq) {
+            true => Bytes::new(),
+            false => message(&chat, seq).item,
+        };
+        let expected: Vec<Stored> = seqs.iter().map(|seq| (*seq, item(*seq))).collect();
+        for range in [HistoryRange::After(0), HistoryRange::Before(u64::MAX)] {
+            assert_eq!(history(store, &chat, range, 10).await, expected, "{range:?}");
+        }
+        let places: Vec<_> = seqs.iter().map(|seq| (chat, *seq)).collect();
+        let found = store.items(&places).await.expect("items");
+        let expected: Vec<_> = expected.into_iter().map(|(_, item)| Some(item)).collect();
+        assert_eq!(found, expected);
+    };
+    let long_ago = now() - 300 * DAY_MS;
+    let first = [(1, Some(long_ago)), (2, Some(soon)), (3, None), (4, Some(now() + DAY_MS))];
+    write(&store, rows(&first)).await;
+    check(&store, &[1, 2, 3, 4], &[1]).await;
+    let waiting = async {
+        loop {
+            let item = store.items(&[(chat, 2)]).await.expect("items").remove(0);
+            if item.is_none_or(|item| item.is_empty()) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), waiting).await;
+    ended.expect("it expires");
+    // CQL counts in whole seconds, twice.
+    assert!(now() >= soon - 2_000, "not before its time");
+    check(&store, &[1, 2, 3, 4], &[1, 2]).await;
+    // Writing goes on, and the same is written again.
+    for seq in 5..=8 {
+        write(&store, rows(&[(seq, Some(long_ago))])).await;
+    }
+    write(&store, rows(&first)).await;
+    check(&store, &[1, 2, 3, 4, 5, 6, 7, 8], &[1, 2, 5, 6, 7, 8]).await;
+    drop(store);
+    check(&open(fixture).await, &[1, 2, 3, 4, 5, 6, 7, 8], &[1, 2, 5, 6, 7, 8]).await;
 }
 
 /// History, inbox and hidden places: exactly the asked range, ascending, at most the limit.

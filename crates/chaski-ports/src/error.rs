@@ -46,6 +46,18 @@ impl PortError {
         Self { kind, context: context.into(), retry_after: None, source: None }
     }
 
+    /// A claim on an assignment that is older than one that was claimed on.
+    #[must_use]
+    pub fn late_claim(what: impl std::fmt::Display, assignment: u64, claimed_on: u64) -> Self {
+        Self::new(
+            ErrorKind::Conflict,
+            format!(
+                "{what} on assignment {assignment}: {claimed_on} was claimed on before, so another \
+                 process owns it by now (or the coordinator has lost its data: see docs/ops)"
+            ),
+        )
+    }
+
     /// The same with the vendor's error as its source.
     #[must_use]
     pub fn caused_by(
@@ -54,6 +66,14 @@ impl PortError {
     ) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Whether an owner of a partition that fails so may start anew: it gets a new producer for one
+    /// that died; a claim that others won, or that was late, is settled by the next news of who is
+    /// assigned.
+    #[must_use]
+    pub fn owner_may_retry(&self) -> bool {
+        self.retryable() || self.kind == ErrorKind::Conflict
     }
 
     /// Whether the same call may succeed later.

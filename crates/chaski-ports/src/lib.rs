@@ -10,7 +10,7 @@ pub mod error;
 pub mod log;
 pub mod store;
 
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, StandingClock, SystemClock};
 pub use coordinator::{Coordinator, Expect, Leadership, Node, Registration, Session, Watch};
 pub use error::{ErrorKind, PortError};
 pub use log::{

@@ -15,13 +15,18 @@
 //! - **greatest_epoch_then_offset_wins**: of watermarks and snapshots the greatest (epoch, offset)
 //!   is what `watermarks` and `snapshots` give first, whoever wrote last (L6).
 //! - **slices_are_ordered**: `history` and `inbox` give rows in order of seq and position, exactly
-//!   those in the asked range, at most `limit`; so do `memberships`, `connections`, `blocks` and
-//!   `devices` in the order of their keys.
+//!   those in the asked range, at most `limit`; so do `memberships`, `connections`, `blocks`,
+//!   `pair_blocks` and `devices` in the order of their keys.
 //! - **inboxes_forget**: an inbox row is not given any more once its record's time is longer ago
-//!   than inboxes keep; nothing else is forgotten but verdicts.
+//!   than inboxes keep; nothing else is forgotten but verdicts and what has a time to end.
+//! - **places_stay**: once `ends_ms` of a message row has come, its place is given with an empty
+//!   item, also where the row is written (again) only then. So a place that is not there is not
+//!   stored yet, never expired, and the last place of a chat stays known.
 //! - **a_claim_grows**: every `claim` of one (role, partition) gives a greater epoch than all
-//!   before, at least `at_least`; of two racing claims both succeed with different epochs, or one
-//!   gets `Conflict`.
+//!   before, at least the assignment's number; of two racing claims both succeed with different
+//!   epochs, or one gets `Conflict`.
+//! - **a_late_claim_is_refused**: a claim on an earlier assignment than that of a claim before gets
+//!   `Conflict`: who was paused and wakes must not claim past the present owner.
 //! - **a_batch_is_not_atomic**: nothing may count on a batch being seen as a whole; `write`
 //!   returns `Ok` only when all of it is durable.
 
@@ -41,10 +46,12 @@ pub struct MessageRow {
     pub chat: ChatId,
     /// The place.
     pub seq: u64,
-    /// What stands there: a `StoredItem` of `proto/`.
+    /// What stands there: a `StoredItem` of `proto/`. Not empty.
     pub item: Bytes,
-    /// The record's time; write timestamp and remaining life follow from it.
+    /// The record's time; the write timestamp follows from it.
     pub at_ms: UnixMs,
+    /// When the item expires; the place stays. Where a rewrite names another end, either counts.
+    pub ends_ms: Option<UnixMs>,
 }
 
 /// A pointer in a user's inbox: that something happened at a position. Immutable.
@@ -183,7 +190,7 @@ pub trait MessageStore: Send + Sync {
     /// Writes rows; all of them are durable on return.
     async fn write(&self, batch: StoreBatch) -> Result<(), PortError>;
 
-    /// A slice of a chat, ascending by seq, at most `limit`.
+    /// A slice of a chat, ascending by seq, at most `limit`; expired items are empty.
     async fn history(
         &self,
         chat: &ChatId,
@@ -191,7 +198,8 @@ pub trait MessageStore: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Stored>, PortError>;
 
-    /// Single places of chats, in the order asked; `None` where nothing is stored (yet).
+    /// Single places of chats, in the order asked; `None` where nothing is stored (yet), empty
+    /// where the item has expired.
     async fn items(&self, places: &[(ChatId, u64)]) -> Result<Vec<Option<Bytes>>, PortError>;
 
     /// The places of a chat from `first` to `last` that blocks withhold from the user, ascending.
@@ -287,6 +295,15 @@ pub trait ConnectionStore: Send + Sync {
         &self,
         partition: Partition,
         after: Option<&BlockEdge>,
+        limit: usize,
+    ) -> Result<Vec<BlockEdge>, PortError>;
+
+    /// The edges of one pair from `from` on, ascending by offset, at most `limit`.
+    async fn pair_blocks(
+        &self,
+        partition: Partition,
+        (user, peer): (&UserId, &UserId),
+        from: Offset,
         limit: usize,
     ) -> Result<Vec<BlockEdge>, PortError>;
 
@@ -433,14 +450,22 @@ pub trait CheckpointStore: Send + Sync {
         snapshot: &Snapshot,
     ) -> Result<(), PortError>;
 
+    /// The newest snapshot of one bucket.
+    async fn snapshot(
+        &self,
+        partition: Partition,
+        bucket: u32,
+    ) -> Result<Option<Snapshot>, PortError>;
+
     /// The newest snapshot of every bucket.
     async fn snapshots(&self, partition: Partition) -> Result<Vec<Snapshot>, PortError>;
 
-    /// Claims a partition for a role: an epoch greater than every one before and ≥ `at_least`.
+    /// Claims a partition for a role, as it was assigned: an epoch greater than every one before and
+    /// ≥ `assignment`; `Conflict` where a later assignment was claimed on.
     async fn claim(
         &self,
         role: &str,
         partition: Partition,
-        at_least: u64,
+        assignment: u64,
     ) -> Result<Claimed, PortError>;
 }

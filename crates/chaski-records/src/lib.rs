@@ -59,9 +59,14 @@ impl Undertaker<'_> {
         detail: String,
         now_ms: i64,
     ) -> Result<Appending, PortError> {
-        metrics::counter!("chaski_alerts_total", "kind" => kind.to_owned()).increment(1);
-        let by_role = self.role.into();
-        let alert = v1::Alert { kind: kind.into(), detail, by_role, at_ms: now_ms };
+        let alert = v1::Alert { kind: kind.into(), detail, at_ms: now_ms, ..v1::Alert::default() };
+        self.raise(key, alert)
+    }
+
+    /// Raises an alert that says more, under a key; whose it is is filled in.
+    pub fn raise(&self, key: String, alert: v1::Alert) -> Result<Appending, PortError> {
+        metrics::counter!("chaski_alerts_total", "kind" => alert.kind.clone()).increment(1);
+        let (now_ms, alert) = (alert.at_ms, v1::Alert { by_role: self.role.into(), ..alert });
         self.append(Topic::Alerts, "alert", key, alert.encode_to_vec(), now_ms)
     }
 

@@ -3,14 +3,17 @@
 //! which one it has.
 //!
 //! Must not know: what any call means. It may only tell "did not happen" from "may have happened".
+//! One exception: [`FollowedHosts`] looks users up in the table that an allocator pushes.
 
 mod endpoints;
 mod remote;
 mod server;
+mod tables;
 
 pub use endpoints::{EndpointError, Endpoints};
 pub use remote::{RemoteConnections, RemoteHosts, RemoteMessages, RemoteSender};
 pub use server::{ServeError, Services, serve};
+pub use tables::{FollowedHosts, Located, Tables, follow_hosts};
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
 //! The other end: services of this process, for callers in others.
 
-use crate::{KEEPALIVE, remote::Shared};
+use crate::{KEEPALIVE, remote::Shared, tables::Tables};
 use chaski_proto::v1::{
     connections_server::{Connections, ConnectionsServer},
+    host_tables_server::HostTablesServer,
     hosts_server::{Hosts, HostsServer},
     messages_server::{Messages, MessagesServer},
     sender_server::{Sender, SenderServer},
@@ -33,6 +34,8 @@ pub struct Services {
     pub connections: Option<Arc<dyn Connections>>,
     /// The host allocator.
     pub hosts: Option<Arc<dyn Hosts>>,
+    /// Its table, for those who follow it.
+    pub tables: Option<Arc<dyn Tables>>,
 }
 
 impl Services {
@@ -43,6 +46,7 @@ impl Services {
             && self.messages.is_none()
             && self.connections.is_none()
             && self.hosts.is_none()
+            && self.tables.is_none()
     }
 }
 
@@ -72,6 +76,9 @@ pub async fn serve(
     }
     if let Some(hosts) = services.hosts {
         routes.add_service(HostsServer::new(Shared(hosts)));
+    }
+    if let Some(tables) = services.tables {
+        routes.add_service(HostTablesServer::new(Shared(tables)));
     }
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()

@@ -11,7 +11,7 @@ mod telemetry;
 
 pub use admin::{Gate, Readiness, serve_admin};
 pub use config::{ConfigError, load, to_toml};
-pub use owned::{Owned, run_owned};
+pub use owned::{Owned, Restarts, run_owned};
 pub use tasks::Tasks;
 pub use telemetry::init as init_telemetry;
 pub use tokio_util::sync::CancellationToken;

@@ -79,6 +79,14 @@ impl CheckpointStore for CqlStore {
         self.write_snapshot(keys::partition(partition)?, snapshot).await
     }
 
+    async fn snapshot(
+        &self,
+        partition: Partition,
+        bucket: u32,
+    ) -> Result<Option<Snapshot>, PortError> {
+        self.read_snapshot(keys::partition(partition)?, bucket).await
+    }
+
     async fn snapshots(&self, partition: Partition) -> Result<Vec<Snapshot>, PortError> {
         self.read_snapshots(keys::partition(partition)?).await
     }
@@ -87,17 +95,17 @@ impl CheckpointStore for CqlStore {
         &self,
         role: &str,
         partition: Partition,
-        at_least: u64,
+        assignment: u64,
     ) -> Result<Claimed, PortError> {
         let key = (role, keys::partition(partition)?);
-        let at_least = keys::signed("epoch", at_least)?;
+        let assignment = keys::signed("assignment", assignment)?;
         let mut unknown = 0;
         for attempt in 0..CLAIM_TRIES {
             if attempt > 0 {
                 // Rivals differ in the time a round takes; a growing pause is enough to part them.
                 tokio::time::sleep(Duration::from_millis(u64::from(5 * attempt))).await;
             }
-            match self.try_claim(key, at_least).await {
+            match self.try_claim(key, assignment).await {
                 Ok(Some(epoch)) => return Ok(Claimed { epoch }),
                 Ok(None) => {}
                 // It may have been written, by us or by a rival with the same number: who reads
@@ -120,26 +128,35 @@ impl CheckpointStore for CqlStore {
 }
 
 impl CqlStore {
-    /// One round: read the present epoch, write a greater one if it is still the same.
+    /// One round: read the present claim, write a greater one if it is still the same.
     async fn try_claim(
         &self,
         (role, partition): (&str, i32),
-        at_least: i64,
+        assignment: i64,
     ) -> Result<Option<u64>, PortError> {
         let s = &self.statements;
-        let rows: Vec<(i64,)> = self.db.rows("claimed", &s.claimed, (role, partition), 1).await?;
+        let key = (role, partition);
+        let rows: Vec<(i64, i64)> = self.db.rows("claimed", &s.claimed, key, 1).await?;
         let (epoch, result) = match rows.first() {
             None => {
-                let epoch = at_least.max(1);
-                let values = (role, partition, epoch);
+                // Of before schema 5.
+                let old: Vec<(i64,)> =
+                    self.db.rows("claimed_before", &s.claimed_before, key, 1).await?;
+                let epoch = assignment.max(old.first().map_or(0, |(old,)| *old) + 1);
+                let values = (role, partition, epoch, assignment);
                 (epoch, self.db.write("claim", &s.first_claim, values).await?)
             }
-            Some((old,)) => {
+            Some((_, claimed_on)) if assignment < *claimed_on => {
+                let what = format!("claim {role}/{partition}");
+                let (ours, theirs) = (keys::unsigned(assignment), keys::unsigned(*claimed_on));
+                return Err(PortError::late_claim(what, ours, theirs));
+            }
+            Some((old, _)) => {
                 let next = old
                     .checked_add(1)
                     .ok_or_else(|| invalid(format!("claim {role}: no epoch above {old}")))?;
-                let epoch = at_least.max(next);
-                let values = (epoch, role, partition, old);
+                let epoch = assignment.max(next);
+                let values = (epoch, assignment, role, partition, old);
                 (epoch, self.db.write("claim", &s.next_claim, values).await?)
             }
         };

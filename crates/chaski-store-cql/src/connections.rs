@@ -93,6 +93,31 @@ impl ConnectionStore for CqlStore {
             .collect()
     }
 
+    async fn pair_blocks(
+        &self,
+        partition: Partition,
+        (user, peer): (&UserId, &UserId),
+        from: Offset,
+        limit: usize,
+    ) -> Result<Vec<BlockEdge>, PortError> {
+        // Nothing is stored at or above 2^63.
+        let Some(from) = i64::try_from(from.0).ok().filter(|_| limit > 0) else {
+            return Ok(Vec::new());
+        };
+        let key = (keys::partition(partition)?, user.as_str(), peer.as_str());
+        let values = (key.0, key.1, key.2, from, keys::limit(limit));
+        let rows: Vec<(i64, bool, i64)> =
+            self.db.rows("pair_blocks", &self.statements.pair_blocks, values, limit).await?;
+        let edge = |(offset, blocked, at)| BlockEdge {
+            user: user.clone(),
+            peer: peer.clone(),
+            offset: Offset(keys::unsigned(offset)),
+            blocked,
+            at,
+        };
+        Ok(rows.into_iter().map(edge).collect())
+    }
+
     async fn save_settings(
         &self,
         user: &UserId,

@@ -6,7 +6,7 @@ use chaski_core::{UserId, placement::murmur2, record::UnixMs};
 use chaski_ports::PortError;
 
 /// The longest life a cell may have: 20 years.
-const TTL_MAX_S: i64 = 20 * 365 * 24 * 3600;
+pub(crate) const TTL_MAX_S: i64 = 20 * 365 * 24 * 3600;
 
 /// A day of the records' time.
 const DAY_MS: UnixMs = 24 * 3600 * 1000;

@@ -63,7 +63,8 @@ impl CqlStore {
         options.check()?;
         let session = options.session().await?;
         migrate::check_version(&session, &options.keyspace).await?;
-        let statements = Statements::prepare(&session, &options.keyspace).await?;
+        // The statements are large: not on the stack of whoever connects.
+        let statements = Box::pin(Statements::prepare(&session, &options.keyspace)).await?;
         Ok(Arc::new(Self {
             db: Db::new(session),
             statements,

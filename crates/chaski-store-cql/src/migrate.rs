@@ -29,8 +29,13 @@ macro_rules! migrations {
 }
 
 /// All migrations; the n-th (from 1) has version n. Only ever appended to.
-static MIGRATIONS: [Migration; 4] =
-    migrations!["0001_messages", "0002_devices", "0003_checkpoints", "0004_connections",];
+static MIGRATIONS: [Migration; 5] = migrations![
+    "0001_messages",
+    "0002_devices",
+    "0003_checkpoints",
+    "0004_connections",
+    "0005_ownership",
+];
 
 const LATEST: i32 = MIGRATIONS.len() as i32;
 /// The version of the row that is the lock.
@@ -279,7 +284,7 @@ mod tests {
             }
         }
         let tables: usize = MIGRATIONS.iter().map(|m| statements(m.text).count()).sum();
-        assert_eq!(tables, 18);
+        assert_eq!(tables, 19);
     }
 
     #[test]

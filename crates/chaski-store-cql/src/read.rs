@@ -32,9 +32,9 @@ impl CqlStore {
         loop {
             let left = limit - out.len();
             let values = (chat.as_str(), bucket, first, keys::limit(left));
-            let rows: Vec<(i64, Bytes)> =
+            let rows: Vec<(i64, Option<Bytes>)> =
                 self.db.rows("history", &self.statements.messages_up, values, left).await?;
-            out.extend(rows.into_iter().map(stored));
+            out.extend(rows.into_iter().map(place));
             if out.len() >= limit {
                 return Ok(out);
             }
@@ -77,9 +77,9 @@ impl CqlStore {
             for bucket in buckets {
                 let left = limit - out.len();
                 let values = (chat.as_str(), bucket, end, keys::limit(left));
-                let rows: Vec<(i64, Bytes)> =
+                let rows: Vec<(i64, Option<Bytes>)> =
                     self.db.rows("history", &self.statements.messages_down, values, left).await?;
-                out.extend(rows.into_iter().map(stored));
+                out.extend(rows.into_iter().map(place));
                 last = bucket - 1;
                 if out.len() >= limit {
                     break;
@@ -154,9 +154,10 @@ impl CqlStore {
     ) -> Result<Vec<((ChatId, u64), Bytes)>, PortError> {
         let statement = &self.statements.messages_at;
         let values = (chat.as_str(), bucket, &seqs);
-        let rows: Vec<(i64, Bytes)> = self.db.rows("items", statement, values, seqs.len()).await?;
-        let places = rows.into_iter().map(|(seq, item)| ((chat, keys::unsigned(seq)), item));
-        Ok(places.collect())
+        let rows: Vec<(i64, Option<Bytes>)> =
+            self.db.rows("items", statement, values, seqs.len()).await?;
+        let places = rows.into_iter().map(place);
+        Ok(places.map(|(seq, item)| ((chat, seq), item)).collect())
     }
 
     /// A user's events with `after` < position ≤ `upto`: only the buckets that exist, first one,
@@ -257,6 +258,11 @@ impl CqlStore {
             self.db.rows("inbox", &self.statements.inbox, values, limit).await?;
         Ok(rows.into_iter().map(stored).collect())
     }
+}
+
+/// A place of a chat; one whose item has expired is empty.
+fn place((seq, item): (i64, Option<Bytes>)) -> Stored {
+    (keys::unsigned(seq), item.unwrap_or_default())
 }
 
 fn stored((place, bytes): (i64, Bytes)) -> Stored {

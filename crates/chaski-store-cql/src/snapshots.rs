@@ -82,7 +82,7 @@ impl CqlStore {
     }
 
     /// The newest whole snapshot of a bucket: page by page, no further than needed.
-    async fn read_snapshot(
+    pub(crate) async fn read_snapshot(
         &self,
         partition: i32,
         bucket: u32,

@@ -40,6 +40,8 @@ enum Kind {
 statements! {
     // Messages
     put_message(Plain, 1): "INSERT INTO {ks}.messages (chat, bucket, seq, item) VALUES (?, ?, ?, ?) USING TIMESTAMP ?",
+    put_place(Plain, 1): "INSERT INTO {ks}.messages (chat, bucket, seq) VALUES (?, ?, ?) USING TIMESTAMP ?",
+    put_item(Plain, 1): "UPDATE {ks}.messages USING TIMESTAMP ? AND TTL ? SET item = ? WHERE chat = ? AND bucket = ? AND seq = ?",
     messages_up(Plain, 50): "SELECT seq, item FROM {ks}.messages WHERE chat = ? AND bucket = ? AND seq > ? LIMIT ?",
     messages_down(Plain, 50): "SELECT seq, item FROM {ks}.messages WHERE chat = ? AND bucket = ? AND seq < ? ORDER BY seq DESC LIMIT ?",
     messages_at(Plain, 50): "SELECT seq, item FROM {ks}.messages WHERE chat = ? AND bucket = ? AND seq IN ?",
@@ -70,6 +72,7 @@ statements! {
     settings(Plain, 1): "SELECT state FROM {ks}.settings WHERE user = ?",
     put_block(Plain, 1): "INSERT INTO {ks}.blocks (partition, user, peer, at_offset, blocked, asked_at) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
     blocks(Plain, 1000): "SELECT user, peer, at_offset, blocked, asked_at FROM {ks}.blocks WHERE partition = ? AND (user, peer, at_offset) > (?, ?, ?) LIMIT ?",
+    pair_blocks(Plain, 1000): "SELECT at_offset, blocked, asked_at FROM {ks}.blocks WHERE partition = ? AND user = ? AND peer = ? AND at_offset >= ? LIMIT ?",
     put_hidden(Plain, 1): "INSERT INTO {ks}.hidden (user, chat, seq) VALUES (?, ?, ?) USING TIMESTAMP 1",
     hidden(Plain, 1000): "SELECT seq FROM {ks}.hidden WHERE user = ? AND chat = ? AND seq >= ? AND seq <= ?",
     put_inbox_day(Plain, 1): "INSERT INTO {ks}.inbox_days (partition, day, first_position) VALUES (?, ?, ?) USING TIMESTAMP ? AND TTL ?",
@@ -93,9 +96,10 @@ statements! {
     chunks(Plain, 8): "SELECT epoch, as_of, chunk, chunks, total, checksum, data FROM {ks}.snapshots WHERE partition = ? AND bucket = ?",
     drop_snapshot_epochs(Plain, 1): "DELETE FROM {ks}.snapshots USING TIMESTAMP ? WHERE partition = ? AND bucket = ? AND epoch < ?",
     drop_snapshots(Plain, 1): "DELETE FROM {ks}.snapshots USING TIMESTAMP ? WHERE partition = ? AND bucket = ? AND epoch = ? AND as_of < ?",
-    claimed(Serial, 1): "SELECT epoch FROM {ks}.claims WHERE role = ? AND partition = ?",
-    first_claim(Lwt, 1): "INSERT INTO {ks}.claims (role, partition, epoch) VALUES (?, ?, ?) IF NOT EXISTS",
-    next_claim(Lwt, 1): "UPDATE {ks}.claims SET epoch = ? WHERE role = ? AND partition = ? IF epoch = ?",
+    claimed(Serial, 1): "SELECT epoch, assignment FROM {ks}.ownership WHERE role = ? AND partition = ?",
+    claimed_before(Serial, 1): "SELECT epoch FROM {ks}.claims WHERE role = ? AND partition = ?",
+    first_claim(Lwt, 1): "INSERT INTO {ks}.ownership (role, partition, epoch, assignment) VALUES (?, ?, ?, ?) IF NOT EXISTS",
+    next_claim(Lwt, 1): "UPDATE {ks}.ownership SET epoch = ?, assignment = ? WHERE role = ? AND partition = ? IF epoch = ?",
 }
 
 async fn prepare(

@@ -20,6 +20,10 @@ const BATCH_BYTES_MAX: usize = 64 * 1024;
 const BUCKET_SLACK_MS: UnixMs = 2 * 24 * 3600 * 1000;
 
 type MessageValues<'a> = (&'a str, i32, i64, &'a [u8], i64);
+/// A place whose item expires.
+type PlaceValues<'a> = (&'a str, i32, i64, i64);
+/// Timestamp, life, item, place.
+type ItemValues<'a> = (i64, i32, &'a [u8], &'a str, i32, i64);
 type InboxValues<'a> = (i32, i8, i64, &'a str, i64, &'a [u8], i64, i32);
 /// Key or keys, version, state, timestamp.
 type ChatValues<'a> = (&'a str, i64, &'a [u8], i64);
@@ -31,6 +35,8 @@ enum Request<'a> {
     ChatBucket(ChatId, i32),
     InboxBucket(i32, i64),
     Messages(Vec<MessageValues<'a>>),
+    Places(Vec<PlaceValues<'a>>),
+    Items(Vec<ItemValues<'a>>),
     Inbox(Vec<InboxValues<'a>>),
     Chat(ChatValues<'a>),
     Memberships(Vec<MembershipValues<'a>>),
@@ -41,10 +47,12 @@ enum Request<'a> {
     Days(Vec<(i32, i32, i64, i64, i32)>),
 }
 
-/// The requests of a batch. Those that make buckets known come before those that fill them.
+/// The requests of a batch. Those that make buckets known come before those that fill them, and
+/// items that expire before their places: a place without its item is taken for an expired one.
 #[derive(Default)]
 struct Plan<'a> {
     buckets: Vec<Request<'a>>,
+    items: Vec<Request<'a>>,
     rows: Vec<Request<'a>>,
 }
 
@@ -53,6 +61,7 @@ impl CqlStore {
     pub(crate) async fn write_batch(&self, batch: &StoreBatch) -> Result<(), PortError> {
         let plan = self.plan(batch)?;
         self.run(plan.buckets).await?;
+        self.run(plan.items).await?;
         self.run(plan.rows).await
     }
 
@@ -80,6 +89,8 @@ impl CqlStore {
             Request::Messages(rows) => {
                 db.write_together("put_message", &s.put_message, &rows).await?;
             }
+            Request::Places(rows) => db.write_together("put_place", &s.put_place, &rows).await?,
+            Request::Items(rows) => db.write_together("put_item", &s.put_item, &rows).await?,
             Request::Inbox(rows) => db.write_together("put_inbox", &s.put_inbox, &rows).await?,
             Request::Chat(row) => drop(db.write("put_chat", &s.put_chat, row).await?),
             Request::Memberships(rows) => {
@@ -137,20 +148,35 @@ impl CqlStore {
         plan: &mut Plan<'a>,
     ) -> Result<(), PortError> {
         let now = self.clock.now_ms();
-        let mut messages = Packer::default();
+        let (mut messages, mut places) = (Packer::default(), Packer::default());
+        let mut items = Packer::default();
         for row in &batch.messages {
             let seq = signed("seq", row.seq)?;
             let key = (row.chat, keys::message_bucket(seq)?);
-            let timestamp = keys::timestamp(row.at_ms);
-            let values = (row.chat.as_str(), key.1, seq, &row.item[..], timestamp);
-            if messages.push(key, row.item.len(), values)
-                && key.1 > 0
-                && !self.chat_buckets.has(&key, now)
-            {
+            let (chat, timestamp) = (row.chat.as_str(), keys::timestamp(row.at_ms));
+            // What is to live for longer than a cell can is kept for ever.
+            let near = |ends: &UnixMs| ends.saturating_sub(now) / 1000 <= keys::TTL_MAX_S;
+            let first = match row.ends_ms.filter(near) {
+                None => {
+                    let values = (chat, key.1, seq, &row.item[..], timestamp);
+                    messages.push(key, row.item.len(), values)
+                }
+                Some(ends) => {
+                    // A replay must not revive what expired.
+                    if let Some(ttl) = keys::ttl(ends.saturating_sub(now), now, now) {
+                        let values = (timestamp, ttl, &row.item[..], chat, key.1, seq);
+                        items.push(key, row.item.len(), values);
+                    }
+                    places.push(key, 0, (chat, key.1, seq, timestamp))
+                }
+            };
+            if first && key.1 > 0 && !self.chat_buckets.has(&key, now) {
                 plan.buckets.push(Request::ChatBucket(key.0, key.1));
             }
         }
         plan.rows.extend(messages.finish().map(Request::Messages));
+        plan.items.extend(items.finish().map(Request::Items));
+        plan.rows.extend(places.finish().map(Request::Places));
         Ok(())
     }
 

@@ -85,10 +85,13 @@ async fn two_migrations_at_once_apply_each_file_once() {
     let mut names = a.expect("migrated");
     names.extend(b.expect("migrated"));
     names.sort();
-    assert_eq!(names, ["0001_messages", "0002_devices", "0003_checkpoints", "0004_connections"]);
+    assert_eq!(
+        names,
+        ["0001_messages", "0002_devices", "0003_checkpoints", "0004_connections", "0005_ownership"]
+    );
     let again = CqlStore::migrate(&keyspace.options).await.expect("migrated");
     assert_eq!(again, Vec::<String>::new());
-    assert_eq!(keyspace.count("schema_migrations").await, 4, "the lock is gone");
+    assert_eq!(keyspace.count("schema_migrations").await, 5, "the lock is gone");
 
     let newer = format!(
         "INSERT INTO {}.schema_migrations (version, name) VALUES (99, 'later') IF NOT EXISTS",
@@ -122,7 +125,13 @@ async fn history_goes_over_buckets_with_and_without_gaps(store: &CqlStore) {
     let rows = |seqs: &[u64]| StoreBatch {
         messages: seqs
             .iter()
-            .map(|seq| MessageRow { chat, seq: *seq, item: text(*seq), at_ms: now() })
+            .map(|seq| MessageRow {
+                chat,
+                seq: *seq,
+                item: text(*seq),
+                at_ms: now(),
+                ends_ms: None,
+            })
             .collect(),
         ..StoreBatch::default()
     };
@@ -249,7 +258,7 @@ async fn old_watermarks_and_snapshots_are_removed(keyspace: &Keyspace, store: &C
 }
 
 async fn racing_claims_all_get_epochs_of_their_own(store: &CqlStore) {
-    let claims = (0..6).map(|n| store.claim("generator", Partition(0), 40 + n));
+    let claims = (0..6).map(|_| store.claim("generator", Partition(0), 40));
     let mut epochs = Vec::new();
     for claim in futures::future::join_all(claims).await {
         match claim {
@@ -262,7 +271,7 @@ async fn racing_claims_all_get_epochs_of_their_own(store: &CqlStore) {
     distinct.dedup();
     assert!(!distinct.is_empty() && distinct.len() == epochs.len(), "{epochs:?}");
     assert!(distinct[0] >= 40);
-    let next = store.claim("generator", Partition(0), 0).await.expect("claimed");
+    let next = store.claim("generator", Partition(0), 40).await.expect("claimed");
     assert_eq!(next.epoch, distinct[distinct.len() - 1] + 1);
 }
 

@@ -102,6 +102,7 @@ impl Report {
         let [passed, failed, ignored] =
             ["passed;", "failed;", "ignored;"].map(|word| total(log, word));
         let mut problems = missing(&marks);
+        problems.extend(broken(log));
         if passed == 0 {
             problems.push("no test has run".into());
         }
@@ -175,6 +176,57 @@ fn total(log: &str, word: &str) -> u64 {
     numbers.sum()
 }
 
+/// What `cargo test` says before a program of tests that failed, and between quotes which one.
+const TO_RERUN: &str = "failed, to rerun pass `";
+/// What it says where one did not end by itself, with the reason in brackets at the end.
+const NOT_BY_ITSELF: &str = "  process didn't exit successfully: ";
+/// What a test is told of that runs on.
+const RUNS_ON: &str = " has been running for over ";
+
+/// The programs of tests that failed, by `cargo test`'s name for them: one that is killed or hangs
+/// sums nothing up. Also one whose end the log does not tell, because `cargo` itself was killed.
+fn broken(log: &str) -> Vec<String> {
+    let mut failed: BTreeMap<&str, Option<String>> = BTreeMap::new();
+    // The program that runs, its tests that have run for long, and the last one that failed.
+    let (mut running, mut long, mut last) = (None, BTreeSet::new(), None);
+    let mut unended = Vec::new();
+    let mut listed = false;
+    for line in log.lines() {
+        if line.starts_with("     Running ") || line.starts_with("   Doc-tests ") {
+            unended.extend(running.replace(line.trim()));
+            long.clear();
+        } else if line.starts_with("test result: ") {
+            running = None;
+        } else if let Some((test, _)) = line.split_once(RUNS_ON) {
+            long.insert(test);
+        } else if let Some((test, _)) = line.split_once(" ... ") {
+            long.remove(test);
+        }
+        // Behind the name of a test, perhaps, that had not ended.
+        if let Some((_, target)) = line.split_once(TO_RERUN) {
+            let target = target.trim_end_matches('`');
+            failed.entry(target).or_default();
+            (running, last) = (None, Some(target));
+        } else if let (Some(how), Some(target)) = (line.strip_prefix(NOT_BY_ITSELF), last) {
+            let how = how.rsplit_once(" (").map_or(how, |(_, reason)| reason.trim_end_matches(')'));
+            let tests: Vec<_> = std::mem::take(&mut long).into_iter().collect();
+            let during =
+                if tests.is_empty() { String::new() } else { format!(", in {}", tests.join(", ")) };
+            failed.insert(target, Some(format!("{how}{during}")));
+        }
+        match line.strip_prefix("    `").and_then(|rest| rest.strip_suffix('`')) {
+            Some(target) if listed => _ = failed.entry(target).or_default(),
+            _ => listed = line.starts_with("error: ") && line.ends_with(" failed:"),
+        }
+    }
+    unended.extend(running);
+    let failed = failed.into_iter().map(|(target, how)| match how {
+        Some(how) => format!("{target}: did not end by itself: {how}"),
+        None => format!("{target}: has failed"),
+    });
+    failed.chain(unended.into_iter().map(|target| format!("{target}: has no result"))).collect()
+}
+
 /// The most lines of a failed test's output that a report repeats.
 const FAILURE_LINES: usize = 60;
 
@@ -232,8 +284,54 @@ mod tests {
         failures:\n\
         test result: FAILED. 40 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n";
 
+    /// What `cargo test --no-fail-fast` says of a test that fails, one that aborts, one that hangs
+    /// until its time is over, and of what was killed together with it.
+    const BROKEN: &str = "     Running tests/a.rs (target/debug/deps/a-1)\n\
+        test b ... ok\n\
+        test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n\
+        \n\
+        error: test failed, to rerun pass `-p x --test a`\n     \
+             Running tests/b.rs (target/debug/deps/b-1)\n\
+        test d ... error: test failed, to rerun pass `-p x --test b`\n\
+        \n\
+        Caused by:\n  \
+          process didn't exit successfully: `b-1 (1)` (signal: 6, SIGABRT: process abort signal)\n     \
+             Running tests/c.rs (target/debug/deps/c-1)\n\
+        test e has been running for over 60 seconds\n\
+        test f has been running for over 60 seconds\n\
+        test f ... ok\n\
+        error: test failed, to rerun pass `-p x --test c`\n\
+        \n\
+        Caused by:\n  \
+          process didn't exit successfully: `timeout 40m c-1` (exit status: 124)\n   \
+           Doc-tests x\n\
+        error: 4 targets failed:\n    \
+            `-p x --test a`\n    \
+            `-p x --test b`\n    \
+            `-p x --test c`\n    \
+            `-p x --lib`\n\
+        error: `-p x --test no`\n";
+
+    #[test]
+    fn programs_of_tests_that_are_killed_or_hang_are_named() {
+        let expected = [
+            "-p x --lib: has failed",
+            "-p x --test a: has failed",
+            "-p x --test b: did not end by itself: signal: 6, SIGABRT: process abort signal",
+            "-p x --test c: did not end by itself: exit status: 124, in test e",
+            "Doc-tests x: has no result",
+        ];
+        assert_eq!(broken(BROKEN), expected);
+        assert_eq!(after_log(BROKEN, |_| {}).problems, expected);
+        assert_eq!(broken(LOG), [""; 0]);
+    }
+
     /// A run in which every suite has passed two cases on every backend, then changed.
     fn after(change: impl FnOnce(&Path)) -> Report {
+        after_log(LOG, change)
+    }
+
+    fn after_log(log: &str, change: impl FnOnce(&Path)) -> Report {
         let dir = tempfile::tempdir().unwrap();
         for (suite, backends) in SUITES {
             for backend in *backends {
@@ -244,7 +342,7 @@ mod tests {
             }
         }
         change(&dir.path().join("cases"));
-        Report::gather(dir.path(), LOG, "kafka=4.3.1,zookeeper=3.9.5,cassandra=5.0.6").unwrap()
+        Report::gather(dir.path(), log, "kafka=4.3.1,zookeeper=3.9.5,cassandra=5.0.6").unwrap()
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod cluster;
 mod cursor;
 mod dead_letters;
 mod decode;
+mod download;
 mod identity;
 mod listen;
 mod replay;
@@ -89,6 +90,8 @@ enum Command {
     Send(send::SendArgs),
     /// Print a user's events as JSON lines
     Listen(listen::ListenArgs),
+    /// Download all chats, contacts and blocks of a user into files
+    Download(download::DownloadArgs),
     /// Tell partition, host and position of a user
     Where(tools::WhereArgs),
     /// Print records of the log as JSON lines
@@ -130,6 +133,7 @@ pub async fn main() -> anyhow::Result<()> {
         Command::Chat(args) => Box::pin(chat::run(&config, args)).await,
         Command::Send(args) => Box::pin(send::run(&config, args)).await,
         Command::Listen(args) => Box::pin(listen::run(&config, args)).await,
+        Command::Download(args) => Box::pin(download::run(&config, args)).await,
         Command::Decode(args) => Box::pin(decode::run(&config, args)).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::run(&config, command)).await,
         Command::Cursor(command) => Box::pin(cursor::run(&config, command)).await,

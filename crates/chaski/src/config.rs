@@ -1,5 +1,7 @@
 //! The configuration of a process: flag > environment `CHASKI_*` > TOML file > default. Unknown
-//! keys are errors; `chaski config dump` shows what is in force.
+//! keys are errors, as are numbers out of their range; `chaski config dump` shows what is in force.
+
+mod ranges;
 
 use anyhow::Context as _;
 use chaski_api_gateway::GatewayConfig;
@@ -25,6 +27,8 @@ pub struct Config {
     pub admin_listen: String,
     /// The address for other services (gRPC); only needed where services are separate processes.
     pub rpc_listen: String,
+    /// Where other services reach `rpc_listen`: a full `http://…`. Empty: what is bound.
+    pub rpc_advertised: String,
     /// The log: `embedded:PATH` or `kafka://HOST:PORT,…`. Empty: embedded in `data`.
     pub log: String,
     /// The stores: `embedded:PATH` or `scylla://HOST:PORT,…/KEYSPACE`. Empty: embedded in `data`.
@@ -42,6 +46,11 @@ pub struct Config {
     /// What clients connect to when this process is a delivery host: a full `ws(s)://…/v1/ws`.
     /// Empty: made from the public address.
     pub advertised_url: String,
+    /// Where this process stands; told to others, for people.
+    pub region: String,
+    /// How much this process can take, compared with others of its roles: its weight when partitions
+    /// are placed.
+    pub capacity: u32,
     /// What is logged, in the form of `RUST_LOG` (which wins).
     pub log_filter: String,
     /// Logs as JSON lines.
@@ -75,6 +84,7 @@ impl Default for Config {
             listen: "127.0.0.1:8080".into(),
             admin_listen: "127.0.0.1:8081".into(),
             rpc_listen: "127.0.0.1:0".into(),
+            rpc_advertised: String::new(),
             log: String::new(),
             store: String::new(),
             coordinator: String::new(),
@@ -82,6 +92,8 @@ impl Default for Config {
             partitions: 12,
             host_id: String::new(),
             advertised_url: String::new(),
+            region: String::new(),
+            capacity: 1,
             log_filter: "info".into(),
             log_json: false,
             drain_seconds: 10,
@@ -101,7 +113,9 @@ impl Default for Config {
 impl Config {
     /// Loads the configuration in its layers.
     pub fn load(file: Option<&Path>, flags: &[(&str, String)]) -> anyhow::Result<Self> {
-        Ok(chaski_runtime::load(file, flags)?)
+        let config = chaski_runtime::load(file, flags)?;
+        ranges::check(&config)?;
+        Ok(config)
     }
 
     /// The backends.

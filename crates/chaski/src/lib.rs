@@ -2,6 +2,7 @@
 //! and drive a running system.
 
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod node;
 pub mod replay;

@@ -2,14 +2,17 @@
 //! services meet; they never import one another.
 
 mod parts;
+mod presence;
 mod revocations;
 mod roles;
+pub(crate) mod topics;
 
 pub use roles::{Role, Roles};
 
 use crate::config::Config;
 use anyhow::Context as _;
 use chaski_auth::DevKey;
+use chaski_delivery_service::host::Ending;
 use chaski_runtime::{Readiness, Tasks, serve_admin};
 use parts::Parts;
 use std::{sync::Arc, time::Duration};
@@ -77,11 +80,18 @@ impl Node {
     /// Serves until a part fails or `signal` comes, then drains. An error is what failed.
     pub async fn run_until(self, signal: impl Future<Output = ()>) -> anyhow::Result<()> {
         let stop = self.tasks.stop();
-        tokio::select! {
-            () = signal => tracing::info!("draining"),
-            () = stop.cancelled() => {}
-        }
-        self.parts.drain(self.drain / 2).await;
+        let asked = async {
+            signal.await;
+            tracing::info!("draining");
+            // Who asks whether it takes traffic is told that it ends.
+            let _never_opened = self.readiness.gate("the end of the process");
+            self.parts.hand_over().await;
+        };
+        let ending = tokio::select! {
+            () = asked => Ending::Planned,
+            () = stop.cancelled() => Ending::Lost,
+        };
+        self.parts.drain(ending, self.drain / 2).await;
         match self.tasks.shut_down(self.drain).await {
             None => Ok(()),
             Some(failure) => anyhow::bail!(failure),

@@ -120,6 +120,36 @@ fn what_is_sent_is_listened_to_chatted_about_and_decoded() {
         said.lines().filter_map(|line| line.split_once(' ')).map(|l| l.1).collect();
     assert_eq!(said, ["ana: hello there", "ana: one", "ana: two", "ana: paid", "ben: fine"]);
 
+    // Everything into files, once it is stored (a run takes longer than that).
+    let (out, history, whole) = (0..20)
+        .map(|run| {
+            let out = server.dir.path().join(format!("out{run}"));
+            let download = ["download", "--user", "ben", "--out", out.to_str().unwrap()];
+            assert!(server.run(&download).status.success());
+            let history = out.join(format!("{chat}.jsonl"));
+            let whole = std::fs::read_to_string(&history).unwrap_or_default();
+            (out, history, whole)
+        })
+        .find(|(.., whole)| whole.contains("fine"))
+        .unwrap();
+    let rows: Vec<Value> = whole.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let got: Vec<_> = rows.iter().map(|row| row["text"].as_str().unwrap()).collect();
+    assert_eq!(got, ["hello there", "one", "two", "paid", "fine"]);
+    let seqs: Vec<_> = rows.iter().map(|row| row["seq"].as_str().unwrap()).collect();
+    assert_eq!(seqs, ["1", "2", "3", "4", "5"]);
+    // What a killed run wrote and did not note comes once all the same.
+    let download = ["download", "--user", "ben", "--out", out.to_str().unwrap()];
+    let noted = out.join("download.json");
+    let known: Value = serde_json::from_slice(&std::fs::read(&noted).unwrap()).unwrap();
+    let mut before = known.clone();
+    before["lengths"].as_object_mut().unwrap().remove(&format!("{chat}.jsonl"));
+    before["state"]["open"] = serde_json::json!([{"chat": chat, "after": 0, "last": 5}]);
+    before["state"]["places"] = 0.into();
+    std::fs::write(&noted, before.to_string()).unwrap();
+    assert!(server.run(&download).status.success());
+    assert_eq!(std::fs::read_to_string(&history).unwrap(), whole);
+    assert_eq!(serde_json::from_slice::<Value>(&std::fs::read(&noted).unwrap()).unwrap(), known);
+
     // While the server has the log, `decode` says what to do; afterwards it reads it.
     let decode = ["decode", "chaski.recipients"];
     let refused = String::from_utf8(server.run(&decode).stderr).unwrap();

@@ -1,6 +1,7 @@
 //! Saving the fan-out's state, and starting from what was saved.
 
 use super::{Generator, ROLE};
+use bytes::Bytes;
 use chaski_core::{
     Offset, Partition, Watermark,
     fold::{CONTROL, Fold},
@@ -8,28 +9,53 @@ use chaski_core::{
 use chaski_ports::{ErrorKind, PortError, Snapshot, WatermarkRow};
 use chaski_proto::{decode_bucket, decode_control, encode_bucket, encode_control};
 
-/// The state as last saved, and the offset to go on from.
+/// The state as last saved, and the offset to go on from; from here on the cursor is this owner's.
+///
+/// The order matters, and `chaski-ownership-model` shows why. The cursor comes first, and with it,
+/// in one row, time and rules: a bucket that an older owner saves meanwhile is then ahead of them,
+/// never behind. It is written back under this owner's epoch before anything else is: else an older
+/// owner's cursor could stand beside this one's bucket of an earlier place.
 pub(super) async fn restore(
     g: &Generator,
     partition: Partition,
+    epoch: u64,
 ) -> Result<(Fold, Offset), PortError> {
+    let corrupt = |bucket: u32, cause| {
+        let what = format!("snapshot of partition {partition}, bucket {bucket}");
+        PortError::new(ErrorKind::Corrupt, what).caused_by(cause)
+    };
+    let saved = g.checkpoints.snapshot(partition, CONTROL).await?;
+    let saved = saved.map(|Snapshot { as_of, state, .. }| decode_control(state, as_of));
+    let (control, next) =
+        saved.transpose().map_err(|cause| corrupt(CONTROL, cause))?.unwrap_or_default();
+    put_cursor(g, partition, epoch, next, encode_control(&control, next)).await?;
+
     let mut fold = Fold::new(g.placement);
-    let cursor = g.checkpoints.watermarks(ROLE, partition, 1).await?;
-    let next = cursor.first().map_or(Offset(0), |row| row.watermark.next);
+    fold.restore_control(control);
     for snapshot in g.checkpoints.snapshots(partition).await? {
         let Snapshot { bucket, as_of, state, .. } = snapshot;
-        let restored = match bucket {
-            CONTROL => decode_control(state, as_of).map(|control| fold.restore_control(control)),
-            bucket => {
-                decode_bucket(state, as_of, g.placement).map(|state| fold.restore(bucket, state))
-            }
-        };
-        restored.map_err(|cause| {
-            let what = format!("snapshot of partition {partition}, bucket {bucket}");
-            PortError::new(ErrorKind::Corrupt, what).caused_by(cause)
-        })?;
+        if bucket == CONTROL {
+            continue;
+        }
+        let restored = decode_bucket(state, as_of, g.placement);
+        fold.restore(bucket, restored.map_err(|cause| corrupt(bucket, cause))?);
     }
     Ok((fold, next))
+}
+
+async fn put_cursor(
+    g: &Generator,
+    partition: Partition,
+    epoch: u64,
+    next: Offset,
+    state: Bytes,
+) -> Result<(), PortError> {
+    let as_of = Offset(next.0.saturating_sub(1));
+    let snapshot = Snapshot { bucket: CONTROL, epoch, as_of, state };
+    g.checkpoints.put_snapshot(partition, &snapshot).await?;
+    // For whoever looks at how far this is.
+    let watermark = Watermark { next, ..Watermark::default() };
+    g.checkpoints.save_watermark(ROLE, partition, &WatermarkRow { epoch, watermark }).await
 }
 
 /// A checkpoint that is not yet written: the buckets that changed, as of an offset that the
@@ -37,6 +63,7 @@ pub(super) async fn restore(
 pub(super) struct Checkpoint {
     pub(super) as_of: Offset,
     buckets: Vec<Snapshot>,
+    control: Bytes,
 }
 
 impl Checkpoint {
@@ -47,14 +74,8 @@ impl Checkpoint {
             bucket.dirty = false;
             Snapshot { bucket: index, epoch, as_of, state: encode_bucket(bucket) }
         });
-        let mut buckets: Vec<_> = buckets.collect();
-        // Last: what was seen before time began is in the buckets under the day on which it did.
-        let control = fold.control_mut();
-        if std::mem::take(&mut control.dirty) {
-            let state = encode_control(control);
-            buckets.push(Snapshot { bucket: CONTROL, epoch, as_of, state });
-        }
-        Self { as_of, buckets }
+        let buckets = buckets.collect();
+        Self { as_of, buckets, control: encode_control(fold.control(), as_of.next()) }
     }
 
     /// Writes it: first the buckets, then the cursor that counts on them.
@@ -67,7 +88,10 @@ impl Checkpoint {
         for snapshot in &self.buckets {
             g.checkpoints.put_snapshot(partition, snapshot).await?;
         }
-        let watermark = Watermark { next: self.as_of.next(), ..Watermark::default() };
-        g.checkpoints.save_watermark(ROLE, partition, &WatermarkRow { epoch, watermark }).await
+        put_cursor(g, partition, epoch, self.as_of.next(), self.control).await
     }
 }
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

@@ -37,7 +37,7 @@ pub(super) async fn run(
 ) -> Result<(), PortError> {
     // From the claim on, what an older owner saves counts less than what this one saves (L6).
     let epoch = g.checkpoints.claim(ROLE, partition, epoch).await?.epoch;
-    let (fold, next) = checkpoint::restore(g, partition).await?;
+    let (fold, next) = checkpoint::restore(g, partition, epoch).await?;
     tracing::info!(%partition, epoch, from = %next, "the fan-out starts");
     let producer = g.log.producer(ProducePolicy::Forever)?;
     let mut reader = g.log.reader(Topic::NewMessages, partition, next).await?;
@@ -151,7 +151,18 @@ impl Worker<'_> {
         let lag = now.saturating_sub(self.fold.control().now).max(0) as f64 / 1000.0;
         let partition = self.partition.to_string();
         metrics::gauge!("chaski_generator_time_lag_seconds", "partition" => partition).set(lag);
+        self.show_window();
         self.producer.append(Topic::NewMessages, self.partition, record)
+    }
+
+    /// How far back messages that are sent again are known, and how many (L2).
+    fn show_window(&self) {
+        let (keys, window_ms) = self.fold.idempotency_window();
+        let partition = self.partition.to_string();
+        metrics::gauge!("chaski_generator_idempotency_keys", "partition" => partition.clone())
+            .set(keys as f64);
+        metrics::gauge!("chaski_generator_idempotency_window_seconds", "partition" => partition)
+            .set(window_ms as f64 / 1000.0);
     }
 
     /// Folds a batch; while there is no room, the outputs on their way are followed.

@@ -1,6 +1,6 @@
 //! What a client asks over its socket, and the reply.
 
-use super::{DeliveryHost, ring::Ring, session::Who};
+use super::{DeliveryHost, ring::Ring, session::Who, subscriber::Subscriber};
 use chaski_core::{ChatId, MessageId};
 use chaski_proto::{
     Problem, client_frame,
@@ -10,9 +10,6 @@ use parking_lot::Mutex;
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
-
-/// Longest reason for a refusal, in Unicode scalar values.
-const REASON_CHARS_MAX: usize = 64;
 
 /// The verdicts that sockets of this host wait for. Bounded by the commands in flight.
 #[derive(Default)]
@@ -53,6 +50,7 @@ pub(super) struct Asker {
     pub(super) host: Arc<DeliveryHost>,
     pub(super) ring: Arc<Ring>,
     pub(super) who: Who,
+    pub(super) subscriber: Subscriber,
 }
 
 /// Carries out a command; the reply frame, or none where the contract has none.
@@ -156,6 +154,7 @@ impl Asker {
                 self.ring.learn_hide_read(user, settings.hide_read_marks)
             }
         };
+        self.subscriber.has_read(chat, mark.seq);
         host.receipts.read(user, chat, mark.seq, hide_read);
         Ok(())
     }
@@ -163,10 +162,6 @@ impl Asker {
     async fn refuse(&self, refusal: v1::RejectMessage) -> Result<(), Problem> {
         let chat: ChatId = refusal.chat_id.parse()?;
         let id: MessageId = refusal.message_id.parse()?;
-        if refusal.reason.chars().nth(REASON_CHARS_MAX).is_some() {
-            let max = REASON_CHARS_MAX;
-            return Err(Problem::invalid(format!("reason is longer than {max} characters")));
-        }
         let (host, caller) = (&self.host, self.who.caller());
         let message = match self.ring.find(&self.who.user, &chat, id) {
             Some(message) => message,

@@ -39,6 +39,21 @@ pub struct HostConfig {
     pub receipts_unacked_max: usize,
     /// Most receipts that wait for one socket; further ones are dropped.
     pub receipts_session_max: usize,
+    /// How long the new owner of a partition may take to be warm before clients are sent there all
+    /// the same, in milliseconds.
+    pub move_ms: u64,
+    /// How many sockets of a partition that moves are sent away at once.
+    pub move_slice: usize,
+    /// The pause between two such slices, in milliseconds.
+    pub move_every_ms: u64,
+    /// Clients that are sent away wait up to this long, each for itself, in milliseconds.
+    pub move_spread_ms: u32,
+    /// How long the end of the log may not be reached before clients are sent away, in
+    /// milliseconds.
+    pub behind_ms: u64,
+    /// Whether the sender service tells the blocked (`sender.blocks = "visible"`): then a message to
+    /// who blocks its sender, too, raises the alert `block-leak`.
+    pub blocks_visible: bool,
 }
 
 impl Default for HostConfig {
@@ -59,6 +74,12 @@ impl Default for HostConfig {
             receipts_pending_max: 100_000,
             receipts_unacked_max: 4096,
             receipts_session_max: 1000,
+            move_ms: 10_000,
+            move_slice: 50,
+            move_every_ms: 20,
+            move_spread_ms: 100,
+            behind_ms: 5000,
+            blocks_visible: false,
         }
     }
 }

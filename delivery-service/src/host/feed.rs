@@ -1,7 +1,11 @@
 //! Fills the ring of one owned partition from the log, from a place whose watermark is known.
 
 use super::{
-    DeliveryHost, ROLE, blocks::PartitionBlocks, close::CloseReason, entry::Entry, ring::Ring,
+    DeliveryHost, ROLE,
+    blocks::PartitionBlocks,
+    entry::Entry,
+    pulse::{CHECKS_MAX, Pulse},
+    ring::Ring,
 };
 use chaski_core::{Offset, Partition, UserId, Verdict, Watermark, connection::BlockEdge};
 use chaski_ports::{ErrorKind, LogRecord, PortError, Topic};
@@ -10,12 +14,10 @@ use chaski_proto::{
     v1::{self, recipients_record::Event},
     watermark_from_proto,
 };
-use chaski_runtime::CancellationToken;
+use chaski_runtime::{CancellationToken, Restarts};
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::{convert::Infallible, sync::Arc, time::Duration};
-use tokio::{
-    sync::watch,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 use tonic::Request;
 
 /// Pause before starting again after a failure.
@@ -30,31 +32,25 @@ pub(super) async fn run(
     host: Arc<DeliveryHost>,
     partition: Partition,
     stop: CancellationToken,
-    warm: watch::Sender<()>,
 ) -> Result<(), PortError> {
-    loop {
-        let result = feed(&host, partition, &stop, &warm).await;
-        if let Some(ring) = host.rings.write().remove(&partition) {
-            ring.dismiss(CloseReason::Moved);
-        }
-        let error = match result {
-            Err(error) if error.retryable() => error,
-            end => return end,
-        };
-        metrics::counter!("chaski_host_restarts_total").increment(1);
-        tracing::warn!(%partition, %error, cause = ?error.source, "delivery starts again");
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(RESTART_DELAY) => {}
-        }
-    }
+    let restarts = Restarts {
+        partition,
+        what: "delivery starts again",
+        counter: "chaski_host_restarts_total",
+        pause: RESTART_DELAY,
+    };
+    let serve = || async {
+        let end = feed(&host, partition, &stop).await;
+        host.withdraw(partition);
+        end
+    };
+    restarts.run(&stop, PortError::retryable, serve).await
 }
 
 async fn feed(
     host: &DeliveryHost,
     partition: Partition,
     stop: &CancellationToken,
-    warm: &watch::Sender<()>,
 ) -> Result<(), PortError> {
     let watermarks = watermarks(host, partition, 100).await?;
     let mark = oldest(host, partition, &watermarks).await?;
@@ -64,7 +60,7 @@ async fn feed(
     let blocks = PartitionBlocks::load(host, partition, mark.next).await?;
     let feed = Feed { host, partition, ring: Arc::clone(&ring), mark, blocks };
     tokio::select! {
-        end = feed.run(stop, warm) => end,
+        end = feed.run(stop) => end,
         never = follow_retention(host, partition, &ring) => match never {},
     }
 }
@@ -115,27 +111,36 @@ struct Feed<'a> {
 }
 
 impl Feed<'_> {
-    async fn run(
-        mut self,
-        stop: &CancellationToken,
-        warm: &watch::Sender<()>,
-    ) -> Result<(), PortError> {
+    async fn run(mut self, stop: &CancellationToken) -> Result<(), PortError> {
         let (host, partition) = (self.host, self.partition);
         let log = &host.parts.log;
-        let warm_at = log.bounds(Topic::Recipients, partition).await?.end;
+        let bounds = || log.bounds(Topic::Recipients, partition);
+        let warm_at = bounds().await?.end;
         let mut reader = log.reader(Topic::Recipients, partition, self.mark.next).await?;
         tracing::info!(%partition, from = %self.mark.next, to = %warm_at, "delivery warms up");
         let mut serving = false;
+        let mut pulse = Pulse::new(warm_at);
+        let every = Duration::from_millis(host.config.behind_ms) / CHECKS_MAX;
+        let (mut check, mut asking) = (interval(every), FuturesUnordered::new());
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut mirror = interval(MIRROR_EVERY);
         mirror.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut mirrored = None;
         loop {
-            if !serving && self.mark.next >= warm_at {
-                serving = true;
-                host.rings.write().insert(partition, Arc::clone(&self.ring));
-                warm.send_replace(());
-                tracing::info!(%partition, at = %self.mark.next, "delivery serves");
+            let keeps_up = pulse.keeps_up(self.mark.next);
+            match (serving, keeps_up) {
+                (false, true) => {
+                    host.serve(partition, &self.ring);
+                    tracing::info!(%partition, at = %self.mark.next, "delivery serves");
+                }
+                (true, false) => {
+                    host.withdraw(partition);
+                    count::<()>("chaski_host_behind_total");
+                    tracing::warn!(%partition, at = %self.mark.next, "the end of the log is not reached: clients are sent away");
+                }
+                _ => {}
             }
+            serving = keeps_up;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -145,6 +150,16 @@ impl Feed<'_> {
                     // For display only; the next one corrects a failure.
                     let _ = log.mirror("chaski.mirror.delivery", Topic::Recipients, &at).await;
                 }
+                _ = check.tick() => {
+                    pulse.check();
+                    if asking.is_empty() {
+                        asking.push(bounds());
+                    }
+                }
+                // Where there is no answer the checks go on.
+                Some(bounds) = asking.next() => if let Ok(bounds) = bounds {
+                    pulse.heard(bounds.end);
+                },
                 records = reader.next() => self.take(records?),
             }
         }

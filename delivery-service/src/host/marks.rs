@@ -209,31 +209,103 @@ impl Unacked {
 
 /// The receipts that a session is to be told.
 pub(super) struct Told {
+    whose: UserId,
     latest: HashMap<(ChatId, UserId), (u64, u64)>,
+    /// What the session said itself.
+    said: Said,
     max: usize,
 }
 
+/// What becomes of a receipt for a session.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Put {
+    Waits,
+    /// The session's device said so itself.
+    Known,
+    NoRoom,
+}
+
 impl Told {
-    pub(super) fn new(max: usize) -> Self {
-        Self { latest: HashMap::new(), max }
+    pub(super) fn new(whose: UserId, max: usize) -> Self {
+        Self { whose, latest: HashMap::new(), said: Said::default(), max }
     }
 
-    /// Keeps the latest of a (chat, user); whether there was room.
-    pub(super) fn put(&mut self, chat: ChatId, user: UserId, marks: (u64, u64)) -> bool {
+    /// Keeps the latest of a (chat, user).
+    pub(super) fn put(&mut self, chat: ChatId, user: UserId, marks: (u64, u64)) -> Put {
+        if user == self.whose && self.said.covers(&chat, marks) {
+            self.latest.remove(&(chat, user));
+            return Put::Known;
+        }
         let (key, full) = ((chat, user), self.latest.len() >= self.max);
         if full && !self.latest.contains_key(&key) {
-            return false;
+            return Put::NoRoom;
         }
         self.latest.insert(key, marks);
-        true
+        Put::Waits
     }
 
-    pub(super) fn take(&mut self) -> Vec<v1::Receipt> {
+    /// What waits, to be sent behind the event at `sent`.
+    pub(super) fn take(&mut self, sent: Position) -> Vec<v1::Receipt> {
+        let own = self.latest.keys().filter(|(_, user)| *user == self.whose);
+        own.for_each(|(chat, _)| self.said.contradicted(*chat, sent, self.max));
         let receipt = |((chat, user), (delivered_seq, read_seq)): ((ChatId, UserId), _)| {
             let (chat_id, user_id) = (chat.to_string(), user.to_string());
             v1::Receipt { chat_id, user_id, delivered_seq, read_seq }
         };
         self.latest.drain().map(receipt).collect()
+    }
+
+    /// The session's device has taken, and read, the chat up to here.
+    pub(super) fn said(&mut self, chat: ChatId, marks: (u64, u64)) {
+        self.said.note(chat, marks, self.max);
+        let own = (chat, self.whose.clone());
+        if self.latest.get(&own).is_some_and(|waits| self.said.covers(&chat, *waits)) {
+            self.latest.remove(&own);
+        }
+    }
+
+    /// The session's device has everything that was sent before the event at `upto`.
+    pub(super) fn acked(&mut self, upto: Position) {
+        self.said.crossing.retain(|_, sent| *sent >= upto);
+    }
+}
+
+/// The marks that a session's device set itself: it need not be told of them. What is forgotten, or
+/// finds no room, it is told.
+#[derive(Default)]
+struct Said {
+    marks: HashMap<ChatId, (u64, u64)>,
+    /// Chats of which the device was told its user's marks, behind the event at this place. Until
+    /// something behind it is acknowledged, that may cross what the device says; and as the latest
+    /// receipt counts, the device must be told again.
+    crossing: HashMap<ChatId, Position>,
+    /// There were more of those than may be remembered.
+    lost: bool,
+}
+
+impl Said {
+    fn covers(&self, chat: &ChatId, (delivered, read): (u64, u64)) -> bool {
+        let said = self.marks.get(chat).is_some_and(|(d, r)| delivered <= *d && read <= *r);
+        said && !self.lost
+    }
+
+    fn note(&mut self, chat: ChatId, (delivered, read): (u64, u64), max: usize) {
+        if self.crossing.contains_key(&chat) {
+            return;
+        }
+        if let Some(said) = self.marks.get_mut(&chat) {
+            *said = (said.0.max(delivered), said.1.max(read));
+        } else if self.marks.len() < max {
+            self.marks.insert(chat, (delivered, read));
+        }
+    }
+
+    fn contradicted(&mut self, chat: ChatId, sent: Position, max: usize) {
+        if self.crossing.len() < max || self.crossing.contains_key(&chat) {
+            self.crossing.insert(chat, sent);
+        } else {
+            self.lost = true;
+        }
     }
 }
 

@@ -176,11 +176,53 @@ fn an_acknowledgement_covers_what_was_sent_up_to_it_and_the_oldest_is_forgotten(
 
 #[test]
 fn l8_of_a_chat_and_user_only_the_latest_waits_and_no_more_than_there_is_room_for() {
-    let mut told = Told::new(1);
-    assert!(told.put(chat("g.1"), user("ben"), (1, 0)));
-    assert!(told.put(chat("g.1"), user("ben"), (2, 1)));
-    assert!(!told.put(chat("g.1"), user("eve"), (1, 0)), "no room");
-    let receipt = told.take().pop().unwrap();
+    let mut told = Told::new(user("ana"), 1);
+    assert_eq!(told.put(chat("g.1"), user("ben"), (1, 0)), Put::Waits);
+    assert_eq!(told.put(chat("g.1"), user("ben"), (2, 1)), Put::Waits);
+    assert_eq!(told.put(chat("g.1"), user("eve"), (1, 0)), Put::NoRoom);
+    let receipt = told.take(Position(1)).pop().unwrap();
     assert_eq!((receipt.delivered_seq, receipt.read_seq), (2, 1));
-    assert!(told.take().is_empty());
+    assert!(told.take(Position(1)).is_empty());
+}
+
+#[test]
+fn a_device_is_not_told_what_it_said_itself_unless_it_was_told_less_in_between() {
+    let mut told = Told::new(user("ana"), 2);
+    let one = chat("g.1");
+    told.said(one, (5, 0));
+    told.said(one, (4, 4));
+    assert_eq!(told.put(one, user("ana"), (4, 4)), Put::Known, "on its way to what was said");
+    assert_eq!(told.put(one, user("ana"), (5, 4)), Put::Known);
+    assert_eq!(told.put(one, user("ben"), (5, 4)), Put::Waits, "of somebody else");
+    assert_eq!(told.put(chat("g.2"), user("ana"), (5, 4)), Put::Waits, "of another chat");
+    assert_eq!(told.take(Position(10)).len(), 2);
+    // Another device of the user has read on; this one says so too, before it is told.
+    assert_eq!(told.put(one, user("ana"), (6, 5)), Put::Waits);
+    told.said(one, (7, 7));
+    assert!(told.take(Position(11)).is_empty(), "what it knows better does not wait");
+    assert_eq!(told.put(one, user("ana"), (7, 7)), Put::Known);
+    // It was told less than it said since: the latest receipt counts.
+    assert_eq!(told.put(one, user("ana"), (8, 7)), Put::Waits);
+    assert_eq!(told.take(Position(20)).len(), 1);
+    told.acked(Position(20));
+    told.said(one, (9, 9));
+    told.acked(Position(21));
+    assert_eq!(told.put(one, user("ana"), (9, 9)), Put::Waits, "it may have crossed");
+    assert_eq!(told.take(Position(21)).len(), 1);
+    told.acked(Position(22));
+    told.said(one, (10, 10));
+    assert_eq!(told.put(one, user("ana"), (10, 10)), Put::Known, "it had both before");
+}
+
+#[test]
+fn l8_what_devices_said_is_remembered_of_so_many_chats_and_the_rest_is_told() {
+    let mut told = Told::new(user("ana"), 1);
+    told.said(chat("g.1"), (5, 5));
+    told.said(chat("g.2"), (5, 5));
+    assert_eq!(told.put(chat("g.1"), user("ana"), (5, 5)), Put::Known);
+    assert_eq!(told.put(chat("g.2"), user("ana"), (5, 5)), Put::Waits);
+    told.take(Position(1));
+    assert_eq!(told.put(chat("g.3"), user("ana"), (5, 5)), Put::Waits);
+    told.take(Position(1));
+    assert_eq!(told.put(chat("g.1"), user("ana"), (5, 5)), Put::Waits, "g.3 was not remembered");
 }

@@ -234,8 +234,8 @@ impl Ring {
         let inner = &mut *self.inner.lock();
         inner.next_id += 1;
         inner.sessions += 1;
-        let subscriber =
-            Subscriber::new(inner.next_id, device.clone(), issued_at, self.receipts_max);
+        let whose = (user.clone(), device.clone());
+        let subscriber = Subscriber::new(inner.next_id, whose, issued_at, self.receipts_max);
         let slot = inner.users.entry(user.clone()).or_insert(Slot::new(inner.start));
         slot.subscribers
             .iter()
@@ -267,9 +267,24 @@ impl Ring {
 
     /// Sends all sessions away, and those that come while they go.
     pub(super) fn dismiss(&self, reason: CloseReason) {
+        self.close(reason).iter().for_each(|session| session.dismiss(reason));
+    }
+
+    /// Serves nobody from here on; gives the sessions that are to be sent away.
+    pub(super) fn close(&self, reason: CloseReason) -> Vec<Subscriber> {
         let inner = &mut *self.inner.lock();
         inner.closed.get_or_insert(reason);
-        inner.users.values().flat_map(|slot| &slot.subscribers).for_each(|s| s.dismiss(reason));
+        inner.users.values().flat_map(|slot| &slot.subscribers).cloned().collect()
+    }
+
+    /// Serves again who comes.
+    pub(super) fn reopen(&self) {
+        self.inner.lock().closed = None;
+    }
+
+    /// Whether it serves who comes.
+    pub(super) fn is_open(&self) -> bool {
+        self.inner.lock().closed.is_none()
     }
 
     /// How many sessions there are.

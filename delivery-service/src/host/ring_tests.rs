@@ -154,7 +154,7 @@ fn receipts_reach_the_sessions_they_are_for_and_only_the_latest_waits() {
     };
     let both = [user("ana"), user("ben"), user("eve")];
     let told = |session: &Subscriber| {
-        let receipts = session.receipts().into_iter();
+        let receipts = session.receipts(Position::BEGINNING).into_iter();
         receipts.map(|r| (r.user_id, r.delivered_seq, r.read_seq)).collect::<Vec<_>>()
     };
     ring.tell(&both, &marks(true, &[("ana", 5, 2)]));

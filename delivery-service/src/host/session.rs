@@ -15,7 +15,7 @@ use super::{
 };
 use bytes::Bytes;
 use chaski_auth::Identity;
-use chaski_core::{DeviceId, Position, UserId};
+use chaski_core::{ChatId, DeviceId, Position, UserId};
 use chaski_proto::{
     Problem, Timestamp,
     v1::{self, client_frame::Command, server_frame::Body},
@@ -184,6 +184,12 @@ impl Session {
     fn resumed(&mut self) {
         self.ack(self.cursor);
         let taken = self.ring.taken(&self.who.user, self.cursor);
+        self.has_taken(self.cursor, taken);
+    }
+
+    /// The device has taken everything up to here, these places of chats among it.
+    fn has_taken(&self, upto: Position, taken: Vec<(ChatId, u64)>) {
+        self.subscriber.acked(upto, &taken);
         self.host.receipts.delivered(&self.who.user, taken);
     }
 
@@ -207,7 +213,8 @@ impl Session {
     }
 
     fn ack(&mut self, position: Position) {
-        self.host.receipts.delivered(&self.who.user, self.unacked.acked(position));
+        let taken = self.unacked.acked(position).collect();
+        self.has_taken(position, taken);
         self.acked = position.max(self.acked);
         if self.opening.is_none() {
             self.host.acks.note(&self.who.user, &self.who.device, position);
@@ -265,7 +272,8 @@ impl Session {
             }
             Some(command) => {
                 let (host, ring) = (Arc::clone(&self.host), Arc::clone(&self.ring));
-                let asker = Asker { host, ring, who: self.who.clone() };
+                let (who, subscriber) = (self.who.clone(), self.subscriber.clone());
+                let asker = Asker { host, ring, who, subscriber };
                 // Begun at once, so that what a client sends in a row enters the log in that row.
                 let mut command: BoxFuture<'static, _> =
                     Box::pin(commands::run(asker, frame.id, command));
@@ -304,7 +312,7 @@ impl Session {
     /// page where the ring begins later. Where there may be more it is woken again, so that a
     /// device that catches up is heard meanwhile.
     async fn pump(&mut self) -> Result<(), End> {
-        let receipts = self.subscriber.receipts();
+        let receipts = self.subscriber.receipts(self.cursor);
         if !receipts.is_empty() {
             let frame = |r| v1::ServerFrame::notice(Body::Receipt(r)).to_bytes(self.socket.json);
             let frames = receipts.into_iter().map(frame).collect();
@@ -449,7 +457,7 @@ impl Session {
         // Who is not answered by then sends again elsewhere.
         let _ = tokio::time::timeout(COMMANDS_PATIENCE, answers).await;
         let go_away = match reason {
-            CloseReason::Moved => upgrade::moved(&self.host, &self.who).await,
+            CloseReason::Moved => self.host.moved(&self.who, self.host.spread_ms(&self.who)),
             _ => upgrade::draining(),
         };
         let farewell = v1::ServerFrame::notice(Body::GoAway(go_away));

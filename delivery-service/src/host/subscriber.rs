@@ -1,8 +1,11 @@
 //! A session as the ring knows it: whom to wake, whom to send away, and the receipts that wait for
 //! it beside the order.
 
-use super::{close::CloseReason, marks::Told};
-use chaski_core::{ChatId, DeviceId, UserId};
+use super::{
+    close::CloseReason,
+    marks::{Put, Told},
+};
+use chaski_core::{ChatId, DeviceId, Position, UserId};
 use chaski_proto::v1;
 use parking_lot::Mutex;
 use std::sync::{
@@ -26,14 +29,19 @@ struct Shared {
 }
 
 impl Subscriber {
-    pub(super) fn new(id: u64, device: DeviceId, issued_at: i64, receipts_max: usize) -> Self {
+    pub(super) fn new(
+        id: u64,
+        (user, device): (UserId, DeviceId),
+        issued_at: i64,
+        receipts_max: usize,
+    ) -> Self {
         Self(Arc::new(Shared {
             id,
             device,
             issued_at: issued_at.into(),
             wake: Notify::new(),
             dismissed: SetOnce::new(),
-            receipts: Mutex::new(Told::new(receipts_max)),
+            receipts: Mutex::new(Told::new(user, receipts_max)),
         }))
     }
 
@@ -84,15 +92,29 @@ impl Subscriber {
 
     /// A receipt for this session: of one (chat, user) only the latest waits.
     pub(super) fn tell(&self, chat: ChatId, user: UserId, (delivered, read): (u64, u64)) {
-        if self.0.receipts.lock().put(chat, user, (delivered, read)) {
-            self.wake();
-        } else {
-            metrics::counter!("chaski_receipts_dropped_total", "at" => "session").increment(1);
+        match self.0.receipts.lock().put(chat, user, (delivered, read)) {
+            Put::Waits => self.wake(),
+            Put::Known => metrics::counter!("chaski_receipts_known_total").increment(1),
+            Put::NoRoom => {
+                metrics::counter!("chaski_receipts_dropped_total", "at" => "session").increment(1);
+            }
         }
     }
 
-    /// The receipts that wait.
-    pub(super) fn receipts(&self) -> Vec<v1::Receipt> {
-        self.0.receipts.lock().take()
+    /// The receipts that wait, to be sent behind the event at `sent`.
+    pub(super) fn receipts(&self, sent: Position) -> Vec<v1::Receipt> {
+        self.0.receipts.lock().take(sent)
+    }
+
+    /// The device has acknowledged everything up to here, these places of chats among it.
+    pub(super) fn acked(&self, upto: Position, taken: &[(ChatId, u64)]) {
+        let mut receipts = self.0.receipts.lock();
+        receipts.acked(upto);
+        taken.iter().for_each(|(chat, seq)| receipts.said(*chat, (*seq, 0)));
+    }
+
+    /// The device has read the chat up to here.
+    pub(super) fn has_read(&self, chat: ChatId, seq: u64) {
+        self.0.receipts.lock().said(chat, (seq, seq));
     }
 }

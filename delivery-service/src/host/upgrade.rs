@@ -23,7 +23,6 @@ use chaski_proto::{
     v1::{self, client_frame::Command, server_frame::Body},
 };
 use std::{sync::Arc, time::Duration};
-use tonic::Request;
 
 const JSON: &str = "chaski.v1.json";
 const PROTOBUF: &str = "chaski.v1.protobuf";
@@ -166,7 +165,10 @@ async fn greet(
         Err(problem) => {
             let error = v1::ServerFrame::reply(id, Body::Error(problem.to_frame()));
             let _ = socket.send(&error).await;
-            Err(Some(CloseReason::NotAuthenticated))
+            Err(Some(match problem.code.as_ref() {
+                "revoked" => CloseReason::Revoked,
+                _ => CloseReason::NotAuthenticated,
+            }))
         }
     }
 }
@@ -174,14 +176,16 @@ async fn greet(
 async fn welcome(host: Arc<DeliveryHost>, mut socket: Socket, greeting: Greeting) {
     let Greeting { id, identity, resume_after } = greeting;
     let who = Who { user: identity.user.clone(), device: identity.device.clone() };
-    if host.is_draining() {
-        let _ = socket.send(&v1::ServerFrame::notice(Body::GoAway(draining()))).await;
-        return socket.close(CloseReason::Draining).await;
-    }
-    let Some(ring) = host.ring_of(&who.user) else {
-        let frame = v1::ServerFrame::notice(Body::GoAway(moved(&host, &who).await));
-        let _ = socket.send(&frame).await;
-        return socket.close(CloseReason::Moved).await;
+    let ring = if host.is_draining() { None } else { host.ring_when_warm(&who.user).await };
+    let Some(ring) = ring else {
+        let (go_away, reason) = match host.moved(&who, 0) {
+            v1::GoAway { url: None, .. } if host.is_draining() => {
+                (draining(), CloseReason::Draining)
+            }
+            moved => (moved, CloseReason::Moved),
+        };
+        let _ = socket.send(&v1::ServerFrame::notice(Body::GoAway(go_away))).await;
+        return socket.close(reason).await;
     };
     match opening::open(&host, &ring, &who, resume_after).await {
         Ok(start) => Session::new(host, ring, socket, identity, id).run(start).await,
@@ -201,16 +205,4 @@ async fn welcome(host: Arc<DeliveryHost>, mut socket: Socket, greeting: Greeting
 /// This host goes away: come again, to another one.
 pub(super) fn draining() -> v1::GoAway {
     v1::GoAway { reason: "DRAINING".into(), url: None, retry_after_ms: 200 }
-}
-
-/// Where the user is served; without a URL: come again.
-pub(super) async fn moved(host: &DeliveryHost, who: &Who) -> v1::GoAway {
-    let request = v1::LocateRequest { user_id: who.user.to_string() };
-    match host.parts.hosts.locate(Request::new(request)).await {
-        Ok(reply) => {
-            let url = reply.into_inner().url;
-            v1::GoAway { reason: "MOVED".into(), url: Some(url), retry_after_ms: 0 }
-        }
-        Err(_) => v1::GoAway { reason: "MOVED".into(), url: None, retry_after_ms: 500 },
-    }
 }

@@ -5,8 +5,8 @@ use chaski_core::record::{Cause, ChatVerdict, Outcome};
 use chaski_proto::{
     Problem,
     v1::{
-        self, connections_server::Connections, hosts_server::Hosts, messages_server::Messages,
-        sender_server::Sender, submit_change_request::Change,
+        self, connections_server::Connections, messages_server::Messages, sender_server::Sender,
+        submit_change_request::Change,
     },
 };
 use futures::future::BoxFuture;
@@ -92,7 +92,10 @@ impl Messages for Around {
     }
     async fn watermarks(&self, _: Request<v1::WatermarksRequest>) -> Reply<v1::WatermarksReply> {
         let reply = self.script.lock().watermarks.clone();
-        self.note(reply)
+        let reply = self.note(reply);
+        // Without an answer the host does not know where to begin.
+        self.answers.subscribe().wait_for(|answers| *answers).await.unwrap();
+        reply
     }
     /// One edge a page.
     async fn blocks(&self, request: Request<v1::BlocksRequest>) -> Reply<v1::BlocksReply> {
@@ -154,12 +157,5 @@ impl Connections for Around {
         list_devices: v1::DevicesRequest => v1::DevicesReply,
         rename_device: v1::RenameDeviceRequest => v1::DeviceView,
         revoke_device: v1::RevokeDeviceRequest => v1::RevokeDeviceReply,
-    }
-}
-
-#[async_trait]
-impl Hosts for Around {
-    silent! {
-        locate: v1::LocateRequest => v1::LocateReply,
     }
 }

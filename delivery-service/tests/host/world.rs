@@ -8,16 +8,18 @@ use chaski_core::{
     placement::Placement,
     record::{Body, ChatVerdict, Content, Event, Message, Output},
 };
-use chaski_delivery_service::host::{DeliveryHost, HostConfig, HostParts};
+use chaski_delivery_service::host::{DeliveryHost, HostConfig, HostParts, Whereabouts};
 use chaski_embedded::{Embedded, EmbeddedOptions};
 use chaski_ports::{Clock, Log, ProducePolicy, Record, Topic};
+
+use super::hearing::Hearing;
 use chaski_proto::{EncodedEvent, Problem, SCHEMA, v1, watermark_to_proto};
-use chaski_runtime::{Owned, Readiness, Tasks};
+use chaski_runtime::{Readiness, Tasks};
 use futures::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -55,6 +57,8 @@ pub(crate) struct Around {
     log: Arc<dyn Log>,
     origins: AtomicU64,
     pub(crate) asked: watch::Sender<u64>,
+    /// Whether a host that warms up is told from where.
+    pub(crate) answers: watch::Sender<bool>,
 }
 
 impl Around {
@@ -130,6 +134,7 @@ pub(crate) fn text(chat: &str, seq: u64, sender: &str, said: impl Into<Vec<u8>>)
         sent_at: None,
         accepted_at: NOW_MS,
         members: None,
+        history_days: 0,
     }
 }
 
@@ -137,6 +142,11 @@ pub(crate) struct World {
     pub(crate) around: Arc<Around>,
     pub(crate) host: Arc<DeliveryHost>,
     pub(crate) log: Arc<dyn Log>,
+    /// Who serves the one partition, as the host is told.
+    pub(crate) whereabouts: watch::Sender<Whereabouts>,
+    /// Whether the host hears of nothing new in the log.
+    pub(crate) deaf: watch::Sender<bool>,
+    readiness: Readiness,
     key: DevKey,
     url: String,
     tasks: Tasks,
@@ -144,8 +154,19 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A log and the services around the host; `before` writes what is there when it starts.
+    /// A log and the services around the host, which is warm; `before` writes what is there when it
+    /// starts.
     pub(crate) async fn start<F: Future<Output = ()>>(
+        config: HostConfig,
+        before: impl FnOnce(Arc<Around>) -> F,
+    ) -> Self {
+        let world = Self::open(config, before).await;
+        timeout(PATIENCE, world.readiness.ready()).await.expect("the host warms up");
+        world
+    }
+
+    /// The same; the host warms up when it can.
+    pub(crate) async fn open<F: Future<Output = ()>>(
         config: HostConfig,
         before: impl FnOnce(Arc<Around>) -> F,
     ) -> Self {
@@ -158,27 +179,29 @@ impl World {
             log: Arc::clone(&log),
             origins: AtomicU64::new(0),
             asked: watch::Sender::new(0),
+            answers: watch::Sender::new(true),
         });
         before(Arc::clone(&around)).await;
         let key = DevKey::load_or_create(folder.path().join("key")).unwrap();
+        let (deaf, hears) = watch::channel(false);
+        let owned = Whereabouts { owned: [Partition(0)].into(), elsewhere: BTreeMap::new() };
+        let (whereabouts, told) = watch::channel(owned);
         let parts = HostParts {
-            log: Arc::clone(&log),
+            log: Arc::new(Hearing { log: Arc::clone(&log), deaf: hears }),
             sender: Arc::clone(&around) as _,
             messages: Arc::clone(&around) as _,
             connections: Arc::clone(&around) as _,
-            hosts: Arc::clone(&around) as _,
+            whereabouts: told,
             verifier: Arc::new(Verifier::new([key.public_pem()]).unwrap()),
             clock: Arc::new(FixedClock),
             placement: Placement::new(1),
         };
         let host = DeliveryHost::new(parts, config);
         let tasks = Tasks::new();
-        let (readiness, owned) = (Readiness::default(), Owned::from([(Partition(0), 1)]));
+        let readiness = Readiness::default();
         let (gate, all, own) = (readiness.gate("warm"), tasks.clone(), Arc::clone(&host));
-        let (keep, owned) = watch::channel(owned);
         tasks.spawn("delivery", async move {
-            own.run(&all, owned, std::future::ready(()), gate).await;
-            drop(keep);
+            own.run(&all, std::future::ready(()), gate).await;
             Ok::<_, String>(())
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -191,8 +214,7 @@ impl World {
                 end = served => end,
             }
         });
-        timeout(PATIENCE, readiness.ready()).await.expect("the host warms up");
-        Self { around, host, log, key, url, tasks, folder }
+        Self { around, host, log, whereabouts, deaf, readiness, key, url, tasks, folder }
     }
 
     /// A socket of a device whose `hello` was said; the reply to it is heard by the caller.

@@ -34,7 +34,7 @@ pub(crate) async fn chats(
     let more = rows.len() > limit;
     rows.truncate(limit);
     let views = stream::iter(rows)
-        .map(|row| async move { view(service, &Visible::of(service, row)?).await });
+        .map(|row| async move { view(service, &mut Visible::of(service, row).await?).await });
     let chats = views.buffered(PARALLEL).try_collect().await?;
     Ok(v1::ChatsReply { chats, more })
 }
@@ -44,8 +44,8 @@ pub(crate) async fn chat(
     service: &MessageService,
     request: v1::ChatRequest,
 ) -> Result<v1::ChatView, Problem> {
-    let visible = asked(service, request).await?;
-    view(service, &visible).await
+    let mut visible = asked(service, request).await?;
+    view(service, &mut visible).await
 }
 
 /// The marks of all members; of others what they let be known.
@@ -83,7 +83,7 @@ async fn asked(service: &MessageService, request: v1::ChatRequest) -> Result<Vis
     Visible::load(service, user, chat).await
 }
 
-async fn view(service: &MessageService, visible: &Visible) -> Result<v1::ChatView, Problem> {
+async fn view(service: &MessageService, visible: &mut Visible) -> Result<v1::ChatView, Problem> {
     let known = as_known(service, visible).await?;
     let members = if visible.is_member() { &known.members[..] } else { &[] };
     let mark = service.ports.chats.mark(&visible.chat, &visible.user).await;
@@ -99,6 +99,8 @@ async fn view(service: &MessageService, visible: &Visible) -> Result<v1::ChatVie
         last_seq,
         read_seq: mark.map_or(0, |mark| mark.read_seq),
         last_message,
+        first_seq: visible.first_seq(),
+        history_days: visible.days,
     })
 }
 
@@ -107,12 +109,16 @@ async fn view(service: &MessageService, visible: &Visible) -> Result<v1::ChatVie
 async fn as_known(service: &MessageService, visible: &Visible) -> Result<v1::StoredChat, Problem> {
     if !visible.is_member() {
         let last = [(visible.chat, visible.latest().last)];
-        let item = inbox::items(service, &last).await?.pop().and_then(|item| item.item);
-        let Some(stored_item::Item::ChatChange(change)) = item else {
-            return Err(impossible("a membership that ended with no change of its chat"));
+        let item = inbox::items(service, &last).await?.pop().unwrap_or_default();
+        return match item.item {
+            Some(stored_item::Item::ChatChange(change)) => {
+                let v1::ChatChange { members, name, version, history_days, .. } = change;
+                Ok(v1::StoredChat { members, name, version, history_days })
+            }
+            // Nothing is kept of what they knew.
+            None => Ok(v1::StoredChat::default()),
+            _ => Err(impossible("a membership that ended with no change of its chat")),
         };
-        let v1::ChatChange { members, name, version, .. } = change;
-        return Ok(v1::StoredChat { members, name, version });
     }
     let look = || service.ports.chats.chat(&visible.chat);
     let row = service.progress.until(service.config.body_wait(), look).await;
@@ -126,10 +132,11 @@ async fn as_known(service: &MessageService, visible: &Visible) -> Result<v1::Sto
 /// newest places.
 async fn end(
     service: &MessageService,
-    visible: &Visible,
+    visible: &mut Visible,
 ) -> Result<(u64, Option<v1::NewMessage>), Problem> {
-    let (mut items, mut more) = history::before(service, visible, u64::MAX, FEW).await?;
-    let last_seq = items.last().map_or(0, |item| item.seq);
+    let (mut items, mut more) = history::page(service, visible, None, FEW).await?;
+    let last_kept = items.last().map(|item| item.seq);
+    let last_seq = last_kept.or(visible.expired_upto()).unwrap_or(0);
     if more && !items.iter().any(is_message) {
         let before = items.first().map_or(u64::MAX, |item| item.seq);
         (items, more) = history::before(service, visible, before, SCAN).await?;

@@ -1,12 +1,15 @@
 //! Slices of a chat, by seq, in both directions. A page shows the places of the user's spans and
-//! no other ones: what lies between two spans is not missing, it is not the user's.
+//! no other ones: what lies between two spans is not missing, it is not the user's. It begins where
+//! the chat is kept from; what has expired behind that is told in its place.
 
 use super::{
-    SCAN, corrupt, failed, limit,
+    SCAN,
+    before_join::Withheld,
+    corrupt, failed, limit,
     visible::{Visible, is_open},
 };
 use crate::service::{MessageService, caller};
-use chaski_core::record::Span;
+use chaski_core::{UserId, record::Span};
 use chaski_ports::{HistoryRange, PortError, Stored};
 use chaski_proto::{
     Problem, new_message,
@@ -26,14 +29,40 @@ pub(crate) async fn history(
     let (user, _) = caller(request.caller)?;
     let chat = request.chat_id.parse()?;
     service.read_your_write(&user, &request.token).await?;
-    let visible = Visible::load(service, user, chat).await?;
-    let limit = limit(request.limit);
-    let (items, more) = match request.range {
-        Some(Range::After(seq)) => after(service, &visible, seq, limit).await?,
-        Some(Range::Before(seq)) => before(service, &visible, seq, limit).await?,
-        None => before(service, &visible, u64::MAX, limit).await?,
-    };
-    Ok(v1::HistoryReply { items, more })
+    let mut visible = Visible::load(service, user, chat).await?;
+    let (items, more) = page(service, &mut visible, request.range, limit(request.limit)).await?;
+    Ok(v1::HistoryReply { items, more, first_seq: visible.first_seq() })
+}
+
+/// A slice of what is kept; the newest where no range is given.
+pub(super) async fn page(
+    service: &MessageService,
+    visible: &mut Visible,
+    range: Option<Range>,
+    limit: usize,
+) -> Result<Page, Problem> {
+    let page = slice(service, visible, range, limit).await?;
+    let expired =
+        |item: &v1::HistoryItem| matches!(item.item, Some(history_item::Item::Expired(_)));
+    // The chat is kept for ever, but was not always.
+    if visible.days == 0 && visible.expired_upto().is_none() && page.0.iter().any(expired) {
+        visible.cut(service).await?;
+        return slice(service, visible, range, limit).await;
+    }
+    Ok(page)
+}
+
+async fn slice(
+    service: &MessageService,
+    visible: &Visible,
+    range: Option<Range>,
+    limit: usize,
+) -> Result<Page, Problem> {
+    match range {
+        Some(Range::After(seq)) => after(service, visible, seq, limit).await,
+        Some(Range::Before(seq)) => before(service, visible, seq, limit).await,
+        None => before(service, visible, u64::MAX, limit).await,
+    }
 }
 
 /// A place of a chat.
@@ -52,7 +81,7 @@ async fn after(
     limit: usize,
 ) -> Result<Page, Problem> {
     let (mut page, mut more) = (Vec::new(), false);
-    for span in visible.spans().iter().filter(|span| span.last > after) {
+    for span in visible.kept().iter().filter(|span| span.last > after) {
         let from = after.max(span.first.saturating_sub(1));
         let left = limit - page.len();
         let range = HistoryRange::After(from);
@@ -91,7 +120,7 @@ pub(super) async fn before(
     limit: usize,
 ) -> Result<Page, Problem> {
     let (mut page, mut more) = (Vec::new(), false);
-    for span in visible.spans().iter().rev().filter(|span| span.first < before) {
+    for span in visible.kept().iter().rev().filter(|span| span.first < before) {
         let left = limit - page.len();
         // An earlier span has at least the place that began it.
         more = left == 0;
@@ -131,11 +160,13 @@ async fn end_of_page(
             return Ok(Some(before));
         }
     }
+    // An expired place right before the span shows whether the span's first one is there yet.
+    let from = span.first - u64::from(visible.expired_upto() == span.first.checked_sub(1));
     // What the user's own partition does not have yet is above what it has.
     let (mut end, mut limit) = (before, limit + 1);
     loop {
         let mut newest = rows(HistoryRange::Before(end), limit).await?;
-        newest.retain(|row| row.seq >= span.first);
+        newest.retain(|row| row.seq >= from);
         let Some(lowest) = newest.first().map(|row| row.seq) else { return Ok(None) };
         newest.retain(|row| decided(&row.item));
         if let Some(last) = end_of_run(&newest) {
@@ -212,11 +243,12 @@ async fn shown(
     let range = (first.seq, last.seq);
     let hidden = service.ports.messages.hidden(&visible.user, &visible.chat, range).await;
     let hidden = hidden.map_err(|e| failed(&e))?;
-    let blocked = blocked_before_join(service, visible, &places).await?;
+    let earlier = withheld_before_join(service, visible, &places).await?;
     let item = |place: Place| {
         let withheld = |message: &v1::Message| {
             hidden.binary_search(&place.seq).is_ok()
-                || visible.is_before_join(place.seq) && blocked.contains(&message.sender_id)
+                || visible.is_before_join(place.seq)
+                    && earlier.hides(&message.sender_id, message.accepted_at_ms)
         };
         let item = match place.item.item {
             Some(stored_item::Item::Message(message)) if withheld(&message) => {
@@ -228,37 +260,28 @@ async fn shown(
             Some(stored_item::Item::ChatChange(change)) => {
                 history_item::Item::ChatUpdate(change.as_seen(visible.first_at(place.seq)))
             }
-            None => return Err(super::impossible("an empty messages.item")),
+            None => history_item::Item::Expired(true),
         };
-        Ok(v1::HistoryItem { seq: place.seq, item: Some(item) })
+        v1::HistoryItem { seq: place.seq, item: Some(item) }
     };
-    places.into_iter().map(item).collect()
+    Ok(places.into_iter().map(item).collect())
 }
 
-/// Who of the senders of places from before the user came is blocked by them now. Such a place has
-/// no position in the user's order that a block could be compared with, so the present decides.
-async fn blocked_before_join(
+/// What is withheld of the places from before the user came.
+async fn withheld_before_join(
     service: &MessageService,
     visible: &Visible,
     places: &[Place],
-) -> Result<HashSet<String>, Problem> {
+) -> Result<Withheld, Problem> {
     let earlier = places.iter().filter(|place| visible.is_before_join(place.seq));
-    let senders: HashSet<&str> = earlier
+    let authors: HashSet<&str> = earlier
         .filter_map(|place| match &place.item.item {
             Some(stored_item::Item::Message(message)) => Some(message.sender_id.as_str()),
             _ => None,
         })
         .collect();
-    let mut blocked = HashSet::new();
-    for sender in senders {
-        let row = service.ports.connections.connection(&visible.user, &sender.parse()?).await;
-        let Some(row) = row.map_err(|e| failed(&e))? else { continue };
-        let state = v1::StoredConnection::decode(row.state).map_err(corrupt("connections.state"));
-        if state.map_err(|e| failed(&e))?.status() == v1::ConnectionStatus::Blocked {
-            blocked.insert(sender.to_owned());
-        }
-    }
-    Ok(blocked)
+    let authors = authors.into_iter().map(str::parse).collect::<Result<Vec<UserId>, _>>()?;
+    Withheld::load(service, visible, authors).await.map_err(|e| failed(&e))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{SCAN, corrupt, failed, impossible, limit};
 use crate::service::{MessageService, caller};
-use chaski_core::{ChatId, Offset, Position};
+use chaski_core::{ChatId, Offset, Partition, Position};
 use chaski_ports::PortError;
 use chaski_proto::{
     Problem, connection_update, new_message, rejected_event,
@@ -27,8 +27,24 @@ pub(crate) async fn inbox(
         let known = service.ports.devices.device(&user, &device).await.map_err(|e| failed(&e))?;
         after = after.max(known.map_or(Position::BEGINNING, |known| known.row.cursor));
     }
-    let limit = limit(request.limit);
+    let mut limit = limit(request.limit);
     let partition = service.placement.of_user(&user);
+    let expired = match request.tell_expired {
+        true => expired(service, partition).await.map_err(|e| failed(&e))?.filter(|p| after < *p),
+        false => None,
+    };
+    let expired_upto = expired.map_or(0, |position| position.0);
+    after = after.max(Position(expired_upto));
+    // It is told as an event.
+    limit -= usize::from(expired.is_some() && filter == Filter::Events);
+    if limit == 0 {
+        return Ok(v1::InboxReply {
+            upto: expired_upto,
+            more: true,
+            expired_upto,
+            ..v1::InboxReply::default()
+        });
+    }
     let stored = service.progress.stored(partition).await.map_err(|e| failed(&e))?;
     let Some(upto) = stored.0.checked_sub(1).map(|last| Position::at(Offset(last))) else {
         return Ok(v1::InboxReply::default());
@@ -55,7 +71,17 @@ pub(crate) async fn inbox(
         _ => after.0,
     };
     let more = full || !complete;
-    Ok(v1::InboxReply { events: frames(service, found).await?, upto: reached, more })
+    let events = frames(service, found).await?;
+    Ok(v1::InboxReply { events, upto: reached, more, expired_upto })
+}
+
+/// The last position up to which events may have expired, where any have.
+async fn expired(
+    service: &MessageService,
+    partition: Partition,
+) -> Result<Option<Position>, PortError> {
+    let start = service.recent_inbox_start(partition).await?;
+    Ok(start.0.checked_sub(1).map(|last| Position::at(Offset(last))))
 }
 
 fn wanted(event: &stored_event::Event, filter: Filter) -> bool {
@@ -84,10 +110,12 @@ async fn frames(
     let mut items = items(service, &places).await?.into_iter();
     let frame = |(position, event)| {
         let body = match event {
-            stored_event::Event::Message(_) => match items.next().and_then(|item| item.item) {
-                Some(stored_item::Item::Message(message)) => {
+            stored_event::Event::Message(pointer) => match items.next().map(|item| item.item) {
+                Some(Some(stored_item::Item::Message(message))) => {
                     server_frame::Body::NewMessage(new_message(&message))
                 }
+                // The chat is kept for a shorter time than inboxes.
+                Some(None) => server_frame::Body::MessageHidden(pointer.expired()),
                 _ => return Err(impossible("an inbox.event that points to no message")),
             },
             stored_event::Event::ChatUpdate(update) => server_frame::Body::ChatUpdate(update),

@@ -2,7 +2,7 @@
 //! the edges of blocks.
 
 use super::failed;
-use crate::{ROLE, days::inbox_start, service::MessageService};
+use crate::{ROLE, service::MessageService};
 use chaski_core::Partition;
 use chaski_proto::{Problem, block_edge_from_proto, block_edge_to_proto, v1, watermark_to_proto};
 
@@ -16,15 +16,13 @@ pub(crate) async fn watermarks(
 ) -> Result<v1::WatermarksReply, Problem> {
     let partition = Partition(request.partition);
     let limit = request.limit.clamp(1, 100) as usize;
-    // First where it ends: what is stored after that is whole anyway.
-    let end = service.progress.stored(partition).await.map_err(|e| failed(&e))?;
+    // First where inboxes begin: what is stored after that is whole anyway.
+    let start = service.inbox_start(partition).await.map_err(|e| failed(&e))?;
     let rows = service.ports.checkpoints.watermarks(ROLE, partition, limit).await;
     let rows = rows.map_err(|e| failed(&e))?;
-    let days = service.ports.messages.inbox_days(partition).await.map_err(|e| failed(&e))?;
-    let now = service.ports.clock.now_ms();
     Ok(v1::WatermarksReply {
         watermarks: rows.iter().map(|row| watermark_to_proto(&row.watermark)).collect(),
-        inbox_start: inbox_start(&days, end, now, service.config.inbox_days).0,
+        inbox_start: start.0,
     })
 }
 

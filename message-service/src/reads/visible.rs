@@ -1,6 +1,6 @@
 //! What a user may see of a chat: the union of the spans of their memberships.
 
-use super::{corrupt, failed};
+use super::{corrupt, failed, floor};
 use crate::service::MessageService;
 use chaski_core::{ChatId, Offset, Partition, SourceId, UserId, record::Span};
 use chaski_ports::{MembershipRow, PortError};
@@ -18,6 +18,12 @@ pub(super) struct Visible {
     pub(super) partition: Partition,
     /// Disjoint, ascending, at least one; only the last one may be open.
     spans: Vec<Span>,
+    /// What of the spans is kept; all of them, as long as it was not asked.
+    kept: Vec<Span>,
+    /// The first place that is kept.
+    first_seq: u64,
+    /// For how many days the chat is kept; 0: for ever.
+    pub(super) days: u32,
     /// Where the last membership began: what is visible before it never had a place in the user's
     /// own order.
     joined: u64,
@@ -32,7 +38,7 @@ impl Visible {
     ) -> Result<Self, Problem> {
         let row = service.ports.chats.membership(&user, &chat).await.map_err(|e| failed(&e))?;
         match row {
-            Some(row) => Self::of(service, row),
+            Some(row) => Self::of(service, row).await,
             None => match service.ports.chats.chat(&chat).await.map_err(|e| failed(&e))? {
                 Some(_) => Err(stranger()),
                 None => Err(Problem::new(404, "no_such_chat", "there is no such chat")),
@@ -40,7 +46,7 @@ impl Visible {
         }
     }
 
-    pub(super) fn of(service: &MessageService, row: MembershipRow) -> Result<Self, Problem> {
+    pub(super) async fn of(service: &MessageService, row: MembershipRow) -> Result<Self, Problem> {
         let stored = v1::StoredMembership::decode(row.state)
             .map_err(corrupt("chats_by_user.state"))
             .map_err(|e| failed(&e))?;
@@ -50,8 +56,34 @@ impl Visible {
             return Err(stranger());
         }
         let partition = service.placement.of_user(&row.user);
-        let joined = stored.joined;
-        Ok(Self { user: row.user, chat: row.chat, partition, spans, joined })
+        let (joined, days) = (stored.joined, service.config.kept_days(stored.history_days));
+        let (kept, first_seq) = (spans.clone(), spans[0].first);
+        let (user, chat) = (row.user, row.chat);
+        let mut visible = Self { user, chat, partition, spans, kept, first_seq, days, joined };
+        if days > 0 {
+            visible.cut(service).await?;
+        }
+        Ok(visible)
+    }
+
+    /// Looks what is kept.
+    pub(super) async fn cut(&mut self, service: &MessageService) -> Result<(), Problem> {
+        let first = floor::first_kept(service, &self.chat, &self.spans).await;
+        let first = first.map_err(|e| failed(&e))?;
+        let kept = self.spans.iter().filter(|span| span.last >= first);
+        let kept = kept.map(|span| Span { first: span.first.max(first), last: span.last });
+        (self.kept, self.first_seq) = (kept.collect(), first);
+        Ok(())
+    }
+
+    /// The first place that is kept; behind the last one where all have expired.
+    pub(super) fn first_seq(&self) -> u64 {
+        self.first_seq
+    }
+
+    /// The last place of what has expired, where anything has.
+    pub(super) fn expired_upto(&self) -> Option<u64> {
+        (self.first_seq > self.spans[0].first).then(|| self.first_seq - 1)
     }
 
     /// Whether the user sees this place as history from before they came.
@@ -59,8 +91,9 @@ impl Visible {
         seq < self.joined && seq >= self.latest().first
     }
 
-    pub(super) fn spans(&self) -> &[Span] {
-        &self.spans
+    /// The kept parts of the spans.
+    pub(super) fn kept(&self) -> &[Span] {
+        &self.kept
     }
 
     /// The present span, or the last one of a former member.

@@ -1,13 +1,15 @@
 //! L7: a block hides exactly what is ordered between its edges.
 
-use crate::world::{Service, World, caller, text, user};
+use crate::world::{NOW, Service, World, caller, text, user};
 use chaski_core::{
     ChatId, MessageId, UserId, Watermark,
+    connection::{Connection, Status},
     record::{History, Operation},
 };
 use chaski_message_service::ROLE;
 use chaski_ports::WatermarkRow;
 use chaski_proto::v1::{self, messages_server::Messages, server_frame::Body};
+use std::sync::Arc;
 use tonic::Request;
 
 /// What a user is shown of their inbox.
@@ -193,7 +195,11 @@ async fn l7_who_joins_a_chat_with_its_history_does_not_see_whom_they_block_in_it
     let ben = user("ben");
     let (chat, _) = world.create_with(&ben, &[&eve], History::All).await;
     let service = world.serve();
+    let clock = Arc::clone(&world.clock);
+    let tick = |n| clock.set(NOW + n);
+    tick(1);
     world.post(&eve, chat, "before").await;
+    tick(2);
     world.block(&ana, &eve).await;
     world.post(&eve, chat, "blocked").await;
     world.post(&ben, chat, "hello").await;
@@ -205,10 +211,29 @@ async fn l7_who_joins_a_chat_with_its_history_does_not_see_whom_they_block_in_it
     assert_eq!(items[5], "6 hidden");
     let (items, _) = service.history(&ben, chat, None, 10, &token).await;
     assert_eq!(items[1..3], ["2 before", "3 blocked"].map(String::from), "others see them");
-    // What was blocked in its place stays hidden; what had none in ana's order does not.
-    let token = world.lift(&ana, &eve).await;
-    service.settle(&[&ana], &token).await;
+    // What was sent while she blocked eve stays hidden, with a place in her order or without.
+    tick(3);
+    let lifted = world.lift(&ana, &eve).await;
+    service.settle(&[&ana], &lifted).await;
+    let after = ["2 before", "3 hidden", "4 hello"].map(String::from);
     let (items, _) = service.history(&ana, chat, None, 10, &token).await;
-    assert_eq!((items[1].as_str(), items[5].as_str()), ("2 before", "6 hidden"));
+    assert_eq!((&items[1..4], items[5].as_str()), (&after[..], "6 hidden"));
+    // So it does for who joins after the lifting.
+    let (late, _) = world.create_with(&ben, &[&eve], History::All).await;
+    tick(4);
+    world.post(&eve, late, "between").await;
+    tick(5);
+    let to = Connection { status: Status::Blocked, version: 3 };
+    world.connect(&ana, &eve, to, false).await;
+    world.post(&eve, late, "blocked again").await;
+    tick(6);
+    let to = Connection { status: Status::None, version: 4 };
+    world.connect(&ana, &eve, to, true).await;
+    tick(7);
+    world.post(&eve, late, "after").await;
+    let token = world.change(&ben, late, &ana, Operation::Add).await;
+    service.settle(&[&ana, &ben], &token).await;
+    let (items, _) = service.history(&ana, late, None, 10, &token).await;
+    assert_eq!(items[1..4], ["2 between", "3 hidden", "4 after"].map(String::from));
     service.stop().await;
 }

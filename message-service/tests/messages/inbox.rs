@@ -22,7 +22,8 @@ async fn pages_stay_where_they_are_while_messages_arrive() {
         let (service, caller) = (&service, caller(&ana));
         async move {
             let filter = filter.into();
-            let request = v1::InboxRequest { caller, after, limit: 2, filter, token };
+            let request =
+                v1::InboxRequest { caller, after, limit: 2, filter, token, tell_expired: false };
             let reply = service.inbox(request).await;
             let shown = reply.events.iter().filter_map(|frame| match &frame.body {
                 Some(Body::NewMessage(message)) => Some(text(message).to_owned()),
@@ -54,6 +55,10 @@ async fn pages_stay_where_they_are_while_messages_arrive() {
     service.stop().await;
 }
 
+fn at(offset: Offset) -> u64 {
+    Position::at(offset).0
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn l5_the_inbox_begins_where_nothing_can_have_been_forgotten() {
     let mut world = World::new().await;
@@ -76,6 +81,16 @@ async fn l5_the_inbox_begins_where_nothing_can_have_been_forgotten() {
             service.settle(&[&ana], &token).await;
         }
     }
+    let told = |after: u64, limit: u32, filter: Filter| {
+        let (service, caller) = (&service, caller(&ana));
+        async move {
+            let (filter, tell_expired, token) = (filter.into(), true, String::new());
+            let request = v1::InboxRequest { caller, after, limit, filter, token, tell_expired };
+            let reply = service.inbox(request).await;
+            let events = reply.events.iter().map(|event| event.position.unwrap());
+            (reply.expired_upto, events.collect::<Vec<_>>(), reply.upto, reply.more)
+        }
+    };
     let start = |now: i64| {
         let request = v1::WatermarksRequest { partition: partition.0, limit: 1 };
         world.clock.set(now);
@@ -86,6 +101,14 @@ async fn l5_the_inbox_begins_where_nothing_can_have_been_forgotten() {
     // The first day is being forgotten, and what came late of it may stand in the second.
     assert_eq!(start(NOW + 30 * DAY_MS).await, offsets[4]);
     assert_eq!(start(NOW + 31 * DAY_MS).await, offsets[6]);
+    // Who asks from before that is told, and gets what is behind it; others notice nothing.
+    let (upto, kept) = (Position::at(Offset(offsets[6].0 - 1)).0, [6, 7].map(|n| at(offsets[n])));
+    assert_eq!(told(0, 10, Filter::Events).await, (upto, kept.to_vec(), kept[1], false));
+    assert_eq!(told(0, 2, Filter::Events).await, (upto, kept[..1].to_vec(), kept[0], true));
+    assert_eq!(told(0, 1, Filter::Events).await, (upto, vec![], upto, true));
+    assert_eq!(told(0, 1, Filter::Received).await, (upto, kept[..1].to_vec(), kept[0], true));
+    assert_eq!(told(upto - 1, 1, Filter::Unreceived).await.0, upto);
+    assert_eq!(told(upto, 10, Filter::Events).await, (0, kept.to_vec(), kept[1], false));
     assert!(start(NOW + 40 * DAY_MS).await > offsets[7]);
     // A service that starts later knows the days it has noted.
     service.stop().await;

@@ -7,4 +7,5 @@ mod blocks;
 mod chats;
 mod devices;
 mod inbox;
+mod retention;
 mod world;

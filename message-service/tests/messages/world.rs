@@ -13,21 +13,16 @@ use chaski_core::{
 };
 use chaski_embedded::{Embedded, EmbeddedOptions};
 use chaski_message_service::{MessageService, MessagesConfig};
-use chaski_ports::{Clock, ConnectionRow, Ports, ProducePolicy, Producer, Record, Topic};
+use chaski_ports::{
+    Clock, ConnectionRow, Ports, ProducePolicy, Producer, Record, StandingClock, Topic,
+};
 use chaski_proto::{
     EncodedEvent, WriteToken, status_to_proto,
     v1::{self, messages_server::Messages},
 };
 use chaski_runtime::{Owned, Tasks};
 use prost::Message as _;
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tonic::Request;
 
@@ -36,24 +31,10 @@ pub(crate) const DAY_MS: UnixMs = 24 * 60 * 60 * 1000;
 pub(crate) const NOW: UnixMs = 20_000 * DAY_MS + DAY_MS / 2;
 const PARTITIONS: u32 = 4;
 
-/// A clock that stands until it is set.
-pub(crate) struct Hands(AtomicI64);
-
-impl Hands {
-    pub(crate) fn set(&self, now: UnixMs) {
-        self.0.store(now, Ordering::SeqCst);
-    }
-}
-impl Clock for Hands {
-    fn now_ms(&self) -> UnixMs {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
 /// Everything but the service under test.
 pub(crate) struct World {
     pub(crate) ports: Ports,
-    pub(crate) clock: Arc<Hands>,
+    pub(crate) clock: Arc<StandingClock>,
     pub(crate) placement: Placement,
     producer: Arc<dyn Producer>,
     fold: Fold,
@@ -79,7 +60,7 @@ pub(crate) fn user(name: &str) -> UserId {
 impl World {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let clock = Arc::new(Hands(AtomicI64::new(NOW)));
+        let clock = Arc::new(StandingClock::new(NOW));
         let options = EmbeddedOptions { clock: clock.clone(), ..EmbeddedOptions::default() };
         let embedded = Embedded::open(dir.path(), options).unwrap();
         let ports = Ports {
@@ -101,7 +82,13 @@ impl World {
 
     /// A service that stores all partitions.
     pub(crate) fn serve(&self) -> Service {
+        self.serve_for(0)
+    }
+
+    /// The same, with a limit for all chats.
+    pub(crate) fn serve_for(&self, history_days: u32) -> Service {
         let config = MessagesConfig {
+            history_days,
             write_every_ms: 1,
             watermark_ms: 1,
             read_your_write_ms: 10_000,
@@ -202,6 +189,15 @@ impl World {
         others: &[&UserId],
         history: History,
     ) -> (ChatId, String) {
+        self.create_for(by, others, (history, 0)).await
+    }
+
+    pub(crate) async fn create_for(
+        &mut self,
+        by: &UserId,
+        others: &[&UserId],
+        (history, history_days): (History, u32),
+    ) -> (ChatId, String) {
         let key = format!("chat-{}", self.next).parse().unwrap();
         let chat = ChatId::created(by, &key);
         let create = Create {
@@ -210,6 +206,7 @@ impl World {
             name: "the chat".into(),
             key,
             history,
+            history_days,
         };
         let input = self.command(by, chat, Action::Create(create));
         (chat, self.take(chat, input).await)
@@ -284,7 +281,7 @@ impl World {
     }
 }
 
-fn send(to: Option<UserId>, text: &str) -> Action {
+pub(crate) fn send(to: Option<UserId>, text: &str) -> Action {
     let body = Body::Text(Bytes::copy_from_slice(text.as_bytes()));
     let content = Arc::new(Content { body, attachments: Vec::new() });
     Action::Send(Send { to, key: text.parse().unwrap(), content, sent_at: None })
@@ -355,6 +352,7 @@ fn item(item: &v1::HistoryItem) -> String {
         Some(Item::Message(message)) => text(message),
         Some(Item::ChatUpdate(_)) => "update",
         Some(Item::Hidden(true)) => "hidden",
+        Some(Item::Expired(true)) => "expired",
         _ => "nothing",
     };
     format!("{} {what}", item.seq)

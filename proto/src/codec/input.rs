@@ -72,6 +72,7 @@ fn action_to_proto(action: &Action) -> new_messages_record::Action {
             name: create.name.clone(),
             client_chat_id: create.key.as_str().into(),
             history: history_to_proto(create.history).into(),
+            history_days: create.history_days,
         }),
         Action::Change(change) => {
             let (name, participants) = match &change.what {
@@ -155,6 +156,7 @@ fn action_from_proto(
                 request: request_id(&create.request_id)?,
                 participants: participants.collect::<Result<_, _>>()?,
                 history: history_from_proto(create.history()),
+                history_days: create.history_days,
                 name: create.name,
                 key,
             })

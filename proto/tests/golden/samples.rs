@@ -89,6 +89,7 @@ fn create() -> v1::SubmitChat {
         name: "the name".into(),
         client_chat_id: "client-chat-1".into(),
         history: History::All.into(),
+        history_days: 0,
     }
 }
 
@@ -114,6 +115,7 @@ fn message() -> v1::Message {
         sent_at_ms: Some(AT_MS - 5),
         accepted_at_ms: AT_MS,
         members: members(),
+        history_days: 0,
     }
 }
 
@@ -127,6 +129,7 @@ fn chat_change() -> v1::ChatChange {
         visible_from: vec![1, 7],
         accepted_at_ms: AT_MS,
         left: vec![],
+        history_days: 0,
     }
 }
 
@@ -224,6 +227,7 @@ fn chat_state() -> v1::StoredChatState {
         former: vec![],
         states: vec![],
         former_states: vec![],
+        history_days: 0,
     }
 }
 
@@ -314,12 +318,16 @@ pub(crate) fn all() -> Vec<Sample> {
         former_states: vec![member_state()],
         ..chat_state()
     };
+    let kept = v1::StoredMembership { history_days: 40, ..membership(7) };
+    let chat_kept = v1::StoredChatState { history_days: 40, ..chat_state() };
     let settings = v1::SetSettings { hide_read_marks: true };
     let stored_connection = v1::StoredConnection {
         status: v1::ConnectionStatus::Blocked.into(),
         request_offset: 1 << 40,
         by_device_id: "phone".into(),
+        at_ms: 0,
     };
+    let connection_at = v1::StoredConnection { at_ms: AT_MS, ..stored_connection.clone() };
     let stored_mark = v1::StoredMark { delivered_seq: 41, read_seq: 40, public_read_seq: 39 };
     let state = v1::ConnectionState { status: v1::ConnectionStatus::Blocked.into(), version: 10 };
     let pointer = v1::MessagePointer { chat_id: chat(), seq: 42, sent: true };
@@ -341,6 +349,7 @@ pub(crate) fn all() -> Vec<Sample> {
         sample("Content", "text", text()),
         sample("Content", "ciphertext", content(Body::Ciphertext(vec![0, 255, 0].into()))),
         sample("SubmitChat", "full", create()),
+        sample("SubmitChat", "kept-40-days", v1::SubmitChat { history_days: 40, ..create() }),
         sample("SubmitChatChange", "full", change()),
         sample("SubmitMarks", "full", marked),
         sample("UserMark", "full", user_mark()),
@@ -359,10 +368,12 @@ pub(crate) fn all() -> Vec<Sample> {
         sample("Origin", "full", origin()),
         sample("Place", "full", place()),
         sample("Message", "full", message()),
+        sample("Message", "kept-40-days", v1::Message { history_days: 40, ..message() }),
         sample("Member", "full", member("ben", v1::Role::Admin, 7)),
         sample("Member", "former", former()),
         sample("ChatChange", "full", chat_change()),
         sample("ChatChange", "left", left),
+        sample("ChatChange", "kept-40-days", v1::ChatChange { history_days: 40, ..chat_change() }),
         sample("Rejection", "full", rejection()),
         sample("ChatVerdict", "full", verdict()),
         sample("ConnectionRequest", "connection", request(Request::Connection(ask_connection()))),
@@ -375,6 +386,7 @@ pub(crate) fn all() -> Vec<Sample> {
         sample("MemberMark", "full", member_mark()),
         sample("DeadLetter", "full", dead_letter()),
         sample("Alert", "full", alert()),
+        sample("Alert", "of-a-message", alert_of_a_message()),
         item("message", stored_item::Item::Message(message())),
         item("chat-change", stored_item::Item::ChatChange(chat_change())),
         placed(stored_item::Item::Message(message())),
@@ -385,31 +397,44 @@ pub(crate) fn all() -> Vec<Sample> {
         event("hidden", stored_event::Event::Hidden(pointer.clone())),
         sample("MessagePointer", "full", pointer),
         sample("StoredChat", "full", stored_chat()),
+        sample("StoredChat", "kept-40-days", v1::StoredChat { history_days: 40, ..stored_chat() }),
         sample("StoredMembership", "full", membership(0)),
         sample("StoredMembership", "joined", membership(7)),
+        sample("StoredMembership", "kept-40-days", kept),
         sample("SeqSpan", "full", span),
         sample("StoredVerdict", "full", chat_verdict),
         sample("StoredVerdict", "connection", connection_answer),
         sample("ConnectionVerdict", "full", connection_verdict()),
         sample("StoredConnection", "full", stored_connection),
+        sample("StoredConnection", "with-its-time", connection_at),
         sample("StoredSettings", "full", v1::StoredSettings { hide_read_marks: true }),
         sample("StoredMark", "full", stored_mark),
         sample("StoredBucket", "full", bucket()),
         sample("StoredSeen", "full", seen()),
-        sample("StoredControl", "full", v1::StoredControl { now_ms: AT_MS, rules: Some(rules()) }),
+        sample(
+            "StoredControl",
+            "full",
+            v1::StoredControl { now_ms: AT_MS, rules: Some(rules()), next: None },
+        ),
+        sample(
+            "StoredControl",
+            "cursor",
+            v1::StoredControl { now_ms: AT_MS, rules: Some(rules()), next: Some(7) },
+        ),
         sample("StoredChatState", "full", chat_state()),
         sample("StoredChatState", "lived", lived),
+        sample("StoredChatState", "kept-40-days", chat_kept),
         sample("StoredMemberState", "full", member_state()),
     ]
 }
 
 fn stored_chat() -> v1::StoredChat {
-    v1::StoredChat { members: members(), name: "the name".into(), version: 2 }
+    v1::StoredChat { members: members(), name: "the name".into(), version: 2, history_days: 0 }
 }
 
 fn membership(joined: u64) -> v1::StoredMembership {
     let visible = vec![v1::SeqSpan { first: 7, last: Some(43) }];
-    v1::StoredMembership { visible, joined }
+    v1::StoredMembership { visible, joined, history_days: 0 }
 }
 
 fn bucket() -> v1::StoredBucket {
@@ -434,5 +459,17 @@ fn alert() -> v1::Alert {
         detail: "new-messages/11/1".into(),
         by_role: "generator".into(),
         at_ms: AT_MS,
+        ..v1::Alert::default()
+    }
+}
+
+fn alert_of_a_message() -> v1::Alert {
+    v1::Alert {
+        sender_id: "ana".into(),
+        recipient_id: "eve".into(),
+        message_id: "5".repeat(32),
+        tier: "sender".into(),
+        dropped: 7,
+        ..alert()
     }
 }

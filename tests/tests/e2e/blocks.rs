@@ -321,6 +321,31 @@ pub(crate) async fn a_group_with_somebody_blocked_keeps_its_seq(set: Set) {
     assert_eq!(hidden_in_history(&ben, &json!(chat), 7).await, BTreeSet::new());
 }
 
+/// Ana joins a chat with its whole history, in which somebody wrote whom she had blocked then.
+pub(crate) async fn what_was_blocked_before_the_join_stays_hidden(set: Set) {
+    let world = World::shared(set).await;
+    let (ana, ben, eve) = (world.person("ana"), world.person("ben"), world.person("eve"));
+    let (mut phone, mut ben_s) = (ana.device("phone").await, ben.device("phone").await);
+    let mut eve_s = eve.device("phone").await;
+    let chat = ben_s.group(&[&eve.id], "ALL").await;
+    let text = |key: &str| json!({"chatId": chat, "clientMessageId": key, "text": key});
+    eve_s.send(text("before 2")).await;
+    is_set(&set_to(&mut phone, &eve, "BLOCKED", None).await, "BLOCKED", 1);
+    eve_s.send(text("secret 3")).await;
+    ben_s.send(text("from ben 4")).await;
+    is_set(&set_to(&mut phone, &eve, "NONE", Some(1)).await, "NONE", 2);
+    eve_s.send(text("after 5")).await;
+    ben_s.participant(&chat, &ana.id, "ADD").await;
+    while phone.event().await.get("chatUpdate").is_none() {}
+    assert_eq!(hidden_in_history(&ana, &json!(chat), 6).await, [3].into());
+    assert_eq!(hidden_in_history(&ben, &json!(chat), 6).await, BTreeSet::new());
+    // While she blocks eve again nothing of her is shown, and what was shown comes back.
+    is_set(&set_to(&mut phone, &eve, "BLOCKED", None).await, "BLOCKED", 3);
+    assert_eq!(hidden_in_history(&ana, &json!(chat), 6).await, [2, 3, 5].into());
+    is_set(&set_to(&mut phone, &eve, "NONE", Some(3)).await, "NONE", 4);
+    assert_eq!(hidden_in_history(&ana, &json!(chat), 6).await, [3].into());
+}
+
 pub(crate) async fn a_visible_block_refuses_the_blocked(set: Set) {
     let visible = |config: &mut chaski::config::Config| {
         config.sender.blocks = serde_json::from_value(json!("visible")).expect("a mode");

@@ -5,9 +5,11 @@ use chaski_client::{Body, Command, Event, Outcome, v1};
 use chaski_core::{ChatId, Offset, Partition, UserId};
 use chaski_ports::{Clock as _, Log, ProducePolicy, Record, SystemClock, Topic};
 use chaski_tests::{PATIENCE, Process, Set, World};
+use futures::future::OptionFuture;
 use prost::Message as _;
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
+use tokio::time::Instant;
 
 pub(crate) async fn a_drain_sends_clients_away_and_a_restart_forgets_nothing(set: Set) {
     let world = World::start(set, |_| ()).await;
@@ -147,6 +149,10 @@ pub(crate) async fn a_record_that_cannot_be_read_is_buried(set: Set) {
     }
 }
 
+const KILLS: usize = 3;
+/// So many messages are accepted before each kill, and after the last one.
+const BETWEEN_KILLS: usize = 60;
+
 /// Sends without a pause while the server is killed thrice; then everything that was accepted has
 /// arrived, once and in order.
 pub(crate) async fn what_was_accepted_survives_kill_9(set: Set) {
@@ -154,12 +160,17 @@ pub(crate) async fn what_was_accepted_survives_kill_9(set: Set) {
     let (ana, ben) = (process.person("ana"), process.person("ben"));
     let (mut from, mut to) = (ana.client("phone", None), ben.client("phone", None));
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let (count, mut counted) = tokio::sync::watch::channel(0);
     let killing = async {
-        for _ in 0..3 {
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            process.kill_and_start().await;
+        for kills in 0..=KILLS {
+            // In the midst of sends, and of their answers.
+            let so_far = *counted.borrow();
+            let some = counted.wait_for(|count| *count >= so_far + BETWEEN_KILLS);
+            some.await.expect("it counts on");
+            if kills < KILLS {
+                process.kill_and_start().await;
+            }
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
         stop.send_replace(true);
         process
     };
@@ -167,12 +178,18 @@ pub(crate) async fn what_was_accepted_survives_kill_9(set: Set) {
         let (mut sent, mut accepted, mut echoes) = (0_u64, BTreeMap::new(), 0_usize);
         let mut pace = tokio::time::interval(Duration::from_millis(5));
         let mut names = BTreeMap::new();
+        let mut echoed_by = None;
         loop {
             let done = *stopped.borrow_and_update();
-            if done && accepted.len() as u64 == sent && echoes == accepted.len() {
-                break (accepted, from);
+            if done && accepted.len() as u64 == sent {
+                if echoes == accepted.len() {
+                    break (accepted, from);
+                }
+                echoed_by.get_or_insert(Instant::now() + PATIENCE);
             }
+            let late = OptionFuture::from(echoed_by.map(tokio::time::sleep_until));
             tokio::select! {
+                Some(()) = late => panic!("L1: {} accepted, {echoes} echoed", accepted.len()),
                 _ = pace.tick(), if !done && from.unsettled() < 500 => {
                     let message = v1::SendMessage {
                         target: Some(v1::send_message::Target::To(ben.id.clone())),
@@ -188,6 +205,7 @@ pub(crate) async fn what_was_accepted_survives_kill_9(set: Set) {
                     Event::Settled { id, outcome: Outcome::Done(Body::MessageAccepted(reply)) } => {
                         assert_eq!(reply.client_message_id, names[&id]);
                         accepted.insert(reply.client_message_id, reply.message_id);
+                        count.send_replace(accepted.len());
                     }
                     Event::Settled { outcome, .. } => panic!("{outcome:?}"),
                     Event::Durable { .. } => echoes += 1,
@@ -211,7 +229,7 @@ pub(crate) async fn what_was_accepted_survives_kill_9(set: Set) {
         story = story => story,
         () = receiving(None, &mut shown) => unreachable!("it reads on for ever"),
     };
-    assert!(accepted.len() > 100, "{} were sent", accepted.len());
+    assert!(accepted.len() > KILLS * BETWEEN_KILLS, "{} were sent", accepted.len());
     let rest = tokio::time::timeout(PATIENCE, receiving(Some(accepted.len()), &mut shown)).await;
     assert!(rest.is_ok(), "L1: {} accepted, {} shown", accepted.len(), shown.len());
     let seqs: Vec<_> = shown.iter().map(|message| message.seq as usize).collect();

@@ -36,6 +36,9 @@ use Way::{Http, Json, Protobuf};
 /// How often it is tried to give up sooner than a verdict comes.
 const HASTE_MAX: usize = 100;
 
+/// The errors that carry the present state of a connection.
+const WITH_STATE: [&str; 2] = ["connection_conflict", "block_not_synced"];
+
 type Body = Box<dyn Fn(&Stage, Way) -> Value + Send + Sync>;
 
 /// What is asked.
@@ -106,6 +109,7 @@ pub(crate) async fn what_does_not_come_in_time_is_503_or_408(set: Set) {
         config.gateway.body_timeout_ms = 200;
         config.delivery.verdict_ms = 0;
         config.connections.verdict_ms = 0;
+        config.connections.unblock_needs_sync = true;
         config.messages.read_your_write_ms = 1;
         config.sender.blocks = serde_json::from_value(json!("visible")).expect("a choice");
     });
@@ -139,8 +143,7 @@ async fn run(stage: &mut Stage, rows: impl Iterator<Item = Row>) {
             }
             connections.push(answer.connection);
         }
-        let told =
-            connections.iter().all(|c| c.is_object() == (row.error == "connection_conflict"));
+        let told = connections.iter().all(|c| c.is_object() == WITH_STATE.contains(&row.error));
         if !(told && connections.windows(2).all(|two| two[0] == two[1])) {
             wrong.push(format!("{}, {}: the connection {connections:?}", row.call, row.what));
         }

@@ -165,10 +165,29 @@ pub(crate) async fn events_that_have_expired_are_told_and_history_has_them(set: 
         assert_eq!(phone.events(10).await, today, "it goes on with what is kept");
         phone.socket.close().await;
     }
+    // HTTP says the same, in the same place.
+    let mut phone = ben.resume("phone", 0).await;
+    let resync = phone.event().await;
+    phone.socket.close().await;
+    let http = ben.http("phone");
+    let events = [&[resync.clone()][..], &today[..]].concat();
+    for limit in [1, 4, 500] {
+        assert_eq!(http.pages("/v1/inbox", "events", "after", limit).await, events, "{limit}");
+    }
+    let from = resync["resync"]["fromPosition"].as_str().expect("a position");
+    let page = http.get(&format!("/v1/inbox?after={from}")).await.expect(200);
+    assert_eq!(page["events"], json!(today), "from there on nothing has expired");
+    for list in ["received", "unreceived"] {
+        let page = http.get(&format!("/v1/messages/{list}?after=1")).await.expect(200);
+        assert_eq!(page["resync"], resync["resync"], "{list}");
+        let first = &page["messages"][0];
+        assert_eq!(first["position"], today[0]["position"], "{list}");
+        let page = http.get(&format!("/v1/messages/{list}?after={from}")).await.expect(200);
+        assert_eq!(page.get("resync"), None, "{list}");
+    }
     // A device that was not away so long is told nothing.
     let mut laptop = ben.resume("laptop", number(&today[4]["position"])).await;
     assert_eq!(laptop.events(5).await, today[5..]);
-    let http = ben.http("phone");
     let history = http.pages(&format!("/v1/chats/{chat}/messages"), "messages", "before", 5).await;
     let texts: Vec<_> =
         history.iter().map(|m| m["text"].as_str().expect("text")[..5].to_owned()).collect();

@@ -280,6 +280,9 @@ pub(crate) async fn receipts_of_a_group_cost_far_less_than_pairs(set: Set) {
             frames as f64 / MESSAGES as f64
         );
         assert!(frames >= MESSAGES * (PEOPLE - 1), "every author is told of everybody: {frames}");
+        // Of each record an author hears once of each of the others, and nobody of oneself.
+        let bound = marks * size * (PEOPLE - 1);
+        assert!(frames <= bound, "{frames} receipts of {marks} records, at most {bound}");
         assert!(frames * 4 <= MESSAGES * pairs, "{frames} receipts");
     }
 }

@@ -4,6 +4,7 @@ use chaski_ports::{Clock as _, SystemClock};
 use chaski_tests::{Device, Format, Heard, Set, Socket, World};
 use serde_json::{Value, json};
 use std::{cell::Cell, time::Duration};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 pub(crate) async fn both_subprotocols_say_the_same(set: Set) {
@@ -182,11 +183,13 @@ pub(crate) async fn silence_closes_with_4005(set: Set) {
     let ana = world.person("ana");
     let (mut silent, mut lively) = (ana.device("phone").await, ana.device("laptop").await);
     assert_eq!(silent.welcome["heartbeatSeconds"], 1);
-    let (begun, closed) = (tokio::time::Instant::now(), Cell::new(false));
+    let (begun, closed) = (Instant::now(), Cell::new(false));
+    // Three times in each heartbeat.
+    let mut pace = tokio::time::interval(Duration::from_millis(333));
     let pinging = async {
         while !closed.get() {
+            pace.tick().await;
             assert!(lively.command(json!({"ping": {}})).await["pong"].is_object());
-            tokio::time::sleep(Duration::from_millis(300)).await;
         }
     };
     let hearing = async {
@@ -198,4 +201,53 @@ pub(crate) async fn silence_closes_with_4005(set: Set) {
     assert!(matches!(heard, Heard::Closed(4005)), "{heard:?}");
     assert!(begun.elapsed() >= Duration::from_millis(1_900), "after two heartbeats");
     assert!(lively.command(json!({"ping": {}})).await["pong"].is_object(), "any frame counts");
+}
+
+/// Eight megabytes wait for a socket that takes nothing for longer than a host waits, then little
+/// by little. They are one write here, so what the client does take does not renew its time.
+pub(crate) async fn a_client_that_does_not_read_is_cut_with_4003_and_loses_nothing(set: Set) {
+    const MESSAGES: usize = 80;
+    const WRITE_SECONDS: u64 = 1;
+    let change = |config: &mut chaski::config::Config| {
+        config.delivery.write_seconds = WRITE_SECONDS;
+        config.delivery.burst_bytes = 64 << 20;
+        config.delivery.ring_bytes = 64 << 20;
+    };
+    let world = World::start(set, change).await;
+    let (ana, ben) = (world.person("ana"), world.person("ben"));
+    let (mut phone, mut laptop) = (ana.device("phone").await, ben.device("laptop").await);
+    let long = |n: usize| format!("{n} {}", "x".repeat(99_990));
+    let message =
+        |n: usize| json!({"to": ben.id, "clientMessageId": n.to_string(), "text": long(n)});
+    let mut all = Vec::new();
+    for some in (0..MESSAGES).collect::<Vec<_>>().chunks(20) {
+        phone.send_all(some.iter().map(|n| message(*n))).await;
+        all.extend(laptop.events(some.len()).await);
+    }
+
+    let slow = ben.socket("phone", Format::Json).await;
+    let begun = Instant::now();
+    let mut slow = Device::hello(slow, &ben.id, "phone", Some(0)).await;
+    // It is not read meanwhile: half a time more than it has.
+    tokio::time::sleep(Duration::from_millis(1500 * WRITE_SECONDS)).await;
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    let mut shown = Vec::new();
+    let code = loop {
+        pace.tick().await;
+        match slow.socket.hear().await {
+            Heard::Frame(frame) => shown.push(frame),
+            Heard::Closed(code) => break code,
+        }
+    };
+    assert_eq!(code, 4003, "after {} of {MESSAGES}", shown.len());
+    assert!(begun.elapsed() >= Duration::from_secs(WRITE_SECONDS), "not before its time");
+    assert!(shown.len() < MESSAGES, "it was cut before it had everything");
+    // Where it stopped, it goes on.
+    let place = shown.last().expect("the first ones fit in between")["position"].clone();
+    let place = place.as_str().and_then(|place| place.parse().ok()).expect("a position");
+    let mut back = ben.resume("phone", place).await;
+    shown.extend(back.events(MESSAGES - shown.len()).await);
+    assert!(shown == all, "the same events as on the laptop, each once");
+    back.socket.close().await;
+    world.end().await;
 }

@@ -243,7 +243,7 @@ impl Case {
             }
             Command::Rename { chat, title, .. } => Wire::ModifyChat(v1::ModifyChat {
                 chat_id: self.chat_id(*chat).to_string(),
-                name: self::title(*title),
+                name: Some(self::title(*title)),
             }),
             Command::Participant { chat, user, operation, .. } => {
                 Wire::ModifyChatParticipants(v1::ModifyChatParticipants {
@@ -272,6 +272,7 @@ impl Case {
             name: self::title(title),
             client_chat_id: client_chat_id(key),
             history: history.into(),
+            history_days: 0,
         }
     }
 

@@ -45,9 +45,8 @@ pub(crate) struct Message {
     pub(crate) device: String,
     pub(crate) key: u16,
     pub(crate) text: u8,
-    /// Who blocked the sender, and knew it from the answer, before this was sent; each with the
-    /// version of the block.
-    pub(crate) blocked_by: BTreeMap<User, u64>,
+    /// Who blocked the sender, and knew it from the answer, before this was sent.
+    pub(crate) blocked_by: BTreeSet<User>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -254,11 +254,8 @@ impl Model {
         if let (Name::Direct(a, b), true) = (name, begins) {
             self.chats.entry(name).or_insert_with(|| Chat::direct(a, b));
         }
-        let blocked_by = (0..self.users).filter_map(|user| match self.connection(user, by) {
-            (Status::Blocked, version) => Some((user, version)),
-            _ => None,
-        });
-        let blocked_by = blocked_by.collect();
+        let blocks = |user: &User| self.connection(*user, by).0 == Status::Blocked;
+        let blocked_by = (0..self.users).filter(blocks).collect();
         match self.chats.get_mut(&name) {
             None => self.expected[by].rejections.push(reject(404)),
             Some(chat) if chat.member(by).is_none() => {
@@ -294,7 +291,7 @@ impl Model {
         let seq = chat.last_seq();
         for (user, from) in told {
             let hidden = match chat.item(seq) {
-                Item::Message(message) => message.blocked_by.contains_key(&user),
+                Item::Message(message) => message.blocked_by.contains(&user),
                 Item::Update(_) => false,
             };
             let fate = if hidden { Fate::Hidden } else { Fate::Shown };

@@ -317,13 +317,14 @@ async fn history(
 }
 
 /// A message from before the user joined has no place in their order: what a blocked user sent
-/// while blocked must not reach the blocker; what was sent to somebody who never blocked is shown.
+/// while blocked must not reach the blocker, and nothing of whom they block now does; what was sent
+/// to somebody who never blocked is shown. Of the rest the time decides, to the millisecond.
 fn unseen_fate(model: &Model, user: User, message: &Message) -> Option<bool> {
-    let (status, version) = model.connection(user, message.sender);
-    match message.blocked_by.get(&user) {
-        Some(block) => (status == Status::Blocked && *block == version).then_some(true),
-        None => (!model.ever_blocked.contains(&(user, message.sender))).then_some(false),
+    let (status, _) = model.connection(user, message.sender);
+    if status == Status::Blocked || message.blocked_by.contains(&user) {
+        return Some(true);
     }
+    (!model.ever_blocked.contains(&(user, message.sender))).then_some(false)
 }
 
 async fn chat(case: &Case, model: &Model, user: User, name: Name) -> Result<(), String> {

@@ -201,8 +201,7 @@ impl Pair {
         let mut time = asked + self.block_took * 3 / 4;
         let gap_max = self.block_took / 12;
         for _ in 0..count {
-            let answered = self.hear_until(|pair| pair.asking.is_none());
-            if tokio::time::timeout_at(time, answered).await.is_ok() {
+            if self.hear_until(time, |pair| pair.asking.is_none()).await {
                 return;
             }
             self.send(1).await;
@@ -262,8 +261,9 @@ impl Pair {
     }
 
     async fn until(&mut self, what: &str, is: impl Fn(&Self) -> bool) {
-        let heard = tokio::time::timeout(3 * PATIENCE, self.hear_until(is)).await;
-        if heard.is_err() {
+        let deadline = Instant::now() + 3 * PATIENCE;
+        let heard = tokio::time::timeout_at(deadline, self.hear_until(deadline, is)).await;
+        if !matches!(heard, Ok(true)) {
             let last = self.heard.last().map(|heard| heard.told);
             panic!(
                 "{what}: not in time; {} sent, {} echoed, {} told, {last:?}",
@@ -274,8 +274,9 @@ impl Pair {
         }
     }
 
-    /// Cancel safe.
-    async fn hear_until(&mut self, is: impl Fn(&Self) -> bool) {
+    /// Hears until it is so, or until the deadline; whether it is. A connection that is being made
+    /// is not given up for that: its late `hello` could replace the one after it.
+    async fn hear_until(&mut self, deadline: Instant, is: impl Fn(&Self) -> bool) -> bool {
         let race = Arc::clone(&self.race);
         while !is(self) {
             self.connect().await;
@@ -290,8 +291,10 @@ impl Pair {
                         self.blocker_heard(frame).await;
                     }
                 }
+                () = tokio::time::sleep_until(deadline) => return is(self),
             }
         }
+        true
     }
 
     /// After a crash: connects again, and gives again what was not answered. Cancel safe: what is

@@ -11,9 +11,9 @@ use super::{
     side::Side,
 };
 use chaski_proto::v1;
-use chaski_tests::{PATIENCE, Person};
+use chaski_tests::{PATIENCE, Person, eventually};
 use serde_json::Value;
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 /// Events and places of a page.
 const PAGE: usize = 500;
@@ -33,11 +33,11 @@ pub(crate) async fn verify(mut pair: Pair) -> Tally {
     let server = &pair.race.server;
     let token = pair.blocker.person.token("web");
     let expected: Vec<(u64, Told)> = pair.heard.iter().map(|h| (h.position, h.told)).collect();
-    eventually(|| inbox(server, &token, &expected)).await;
+    eventually("the inbox", || inbox(server, &token, &expected)).await;
     for (person, hides) in [(&pair.blocker.person, true), (&pair.sender.person, false)] {
         let (chat, by) = (pair.chat.as_str(), &by_seq);
         let hidden = hides.then_some(&fates);
-        eventually(|| history(server, (person, chat), by, hidden)).await;
+        eventually("history", || history(server, (person, chat), by, hidden)).await;
     }
     let mut tally = Tally { sends: pair.sent.len() as u64, ..Tally::default() };
     tally.blocks = pair.version / 2;
@@ -93,15 +93,6 @@ fn fates(pair: &Pair, first: u64, by_seq: &BTreeMap<u64, usize>) -> BTreeMap<u64
     assert_eq!(fates.len(), pair.sent.len(), "L5: all are told");
     assert_eq!(version, pair.version, "every edge is told");
     fates
-}
-
-/// What is stored comes a little after what is shown.
-async fn eventually<F: Future<Output = Result<(), String>>>(check: impl Fn() -> F) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while let Err(wrong) = check().await {
-        assert!(tokio::time::Instant::now() < deadline, "{wrong}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
 }
 
 async fn pages(

@@ -20,6 +20,30 @@ impl Http {
         self.get(tokens, &format!("/v1/chats/{chat_id}")).await
     }
 
+    /// The user's chats with an id above `after`, at most `limit`; whoever wants more asks behind
+    /// the last one, where `next` is there.
+    ///
+    /// # Errors
+    /// See [`HttpError`].
+    pub async fn chats(
+        &self,
+        tokens: &TokenProvider,
+        after: &str,
+        limit: u32,
+    ) -> Result<Page<ChatView, String>, HttpError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            chats: Vec<ChatView>,
+            next: Option<String>,
+        }
+        let path = match after {
+            "" => format!("/v1/chats?limit={limit}"),
+            after => format!("/v1/chats?after={after}&limit={limit}"),
+        };
+        let answer: Answer = self.get(tokens, &path).await?;
+        Ok(Page { items: answer.chats, next: answer.next })
+    }
+
     /// Renames a chat.
     ///
     /// # Errors

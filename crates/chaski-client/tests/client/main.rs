@@ -240,6 +240,22 @@ async fn it_goes_where_it_is_sent_and_home_when_that_fails() {
 }
 
 #[tokio::test]
+async fn a_busy_host_is_asked_again_there_and_not_before_it_said() {
+    let (home, owner) = (Server::start().await, Server::start().await);
+    let mut client = Client::new(config(&home)).unwrap();
+    beside(&mut client, async {
+        let mut conn = home.accept().await;
+        conn.go_away("MOVED", Some(owner.url() + "/v1/ws")).await;
+        let mut conn = owner.accept().await;
+        let sent_away = tokio::time::Instant::now();
+        conn.go_away_for(300, "BUSY", None).await;
+        owner.accept().await.welcome(0).await;
+        assert!(sent_away.elapsed() >= std::time::Duration::from_millis(300));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn close_codes_say_whether_to_come_back() {
     for code in [1000, 1011, 4001, 4002, 4003, 4004, 4005, 4499] {
         let server = Server::start().await;

@@ -95,7 +95,11 @@ impl Conn {
     }
 
     pub(crate) async fn go_away(&mut self, reason: &str, url: Option<String>) {
-        let body = v1::GoAway { reason: reason.into(), url, retry_after_ms: 0 };
+        self.go_away_for(0, reason, url).await;
+    }
+
+    pub(crate) async fn go_away_for(&mut self, ms: u32, reason: &str, url: Option<String>) {
+        let body = v1::GoAway { reason: reason.into(), url, retry_after_ms: ms };
         self.send(ServerFrame::notice(Body::GoAway(body))).await;
     }
 

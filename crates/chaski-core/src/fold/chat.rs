@@ -17,6 +17,8 @@ pub struct Chat {
     pub name: Arc<str>,
     /// What later members may see.
     pub history: History,
+    /// For how many days its history is kept; 0: as the whole system does. Never changes.
+    pub history_days: u32,
     /// Counts the changes.
     pub version: u64,
     /// The last seq given out (L3).
@@ -52,7 +54,8 @@ struct Route {
 }
 
 impl Chat {
-    /// A chat with these members, routed by `placement`; nobody has been here before.
+    /// A chat with these members, routed by `placement`; nobody has been here before, and its
+    /// history is kept as the whole system does.
     #[must_use]
     pub fn new(
         placement: Placement,
@@ -65,7 +68,19 @@ impl Chat {
         let states = vec![MemberState::default(); members.len()];
         let routes = routes(placement, members.iter());
         let former = Vec::new();
-        Self { creation, name, history, version, last_seq, former, states, members, routes }
+        let history_days = 0;
+        Self {
+            creation,
+            name,
+            history,
+            history_days,
+            version,
+            last_seq,
+            former,
+            states,
+            members,
+            routes,
+        }
     }
 
     /// The chat that the first message to a person makes.
@@ -92,7 +107,8 @@ impl Chat {
             }
         }
         let name = create.name.as_str().into();
-        Self::new(placement, creation, name, create.history, (1, 1), members.into())
+        let chat = Self::new(placement, creation, name, create.history, (1, 1), members.into());
+        Self { history_days: create.history_days, ..chat }
     }
 
     /// The members.
@@ -134,6 +150,7 @@ impl Chat {
             version: self.version,
             left,
             accepted_at: command.accepted_at,
+            history_days: self.history_days,
         };
         let own = step.placement.of_user(&command.user);
         send(&routes, own, &Event::ChatUpdate(Arc::new(update)), step.out);

@@ -45,6 +45,15 @@ impl Seen {
         any
     }
 
+    /// How many keys are not forgotten, and when the day began on which the oldest was made.
+    #[must_use]
+    pub fn window(&self, now: UnixMs) -> (usize, Option<UnixMs>) {
+        let oldest = day(now).saturating_sub(DAYS_KEPT);
+        let mut kept = self.days.range(oldest..).filter(|(_, keys)| !keys.is_empty()).peekable();
+        let begin = kept.peek().map(|(day, _)| UnixMs::from(**day) * DAY_MS);
+        (kept.map(|(_, keys)| keys.len()).sum(), begin)
+    }
+
     /// Puts back a day from a snapshot.
     pub fn restore(&mut self, day: u32, keys: HashMap<MessageId, u64>) {
         self.days.insert(day, keys);

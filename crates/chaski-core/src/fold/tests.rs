@@ -22,6 +22,7 @@ struct Story {
     next: u64,
     at: UnixMs,
     history: History,
+    history_days: u32,
 }
 
 const DAY: UnixMs = 24 * 60 * 60 * 1000;
@@ -29,7 +30,7 @@ const DAY: UnixMs = 24 * 60 * 60 * 1000;
 impl Story {
     fn new() -> Self {
         let fold = Fold::new(Placement::new(4));
-        Self { fold, next: 0, at: 7, history: History::FromJoin }
+        Self { fold, next: 0, at: 7, history: History::FromJoin, history_days: 0 }
     }
 
     fn input(&mut self, input: Input) -> Vec<Output> {
@@ -110,6 +111,7 @@ impl Story {
             name: name.into(),
             key: key(k),
             history: self.history,
+            history_days: self.history_days,
         };
         (chat, self.apply(by, chat, Action::Create(create)))
     }
@@ -211,6 +213,9 @@ fn a_chat_is_made_once() {
     assert_eq!(outcome(out), Outcome::Refused(Cause::OtherChat));
     let (_, out) = story.create("ana", "c", &["ben", "cleo"], "other");
     assert_eq!(outcome(out), Outcome::Refused(Cause::OtherChat));
+    story.history_days = 7;
+    let (_, out) = story.create("ana", "c", &["ben", "cleo"], "n");
+    assert_eq!(outcome(out), Outcome::Refused(Cause::OtherChat));
 }
 
 #[test]
@@ -279,6 +284,21 @@ fn admins_change_a_chat_and_others_may_not() {
 }
 
 #[test]
+fn how_long_a_chat_is_kept_goes_with_all_that_is_stored_of_it() {
+    let mut story = Story::new();
+    story.history_days = 7;
+    let (chat, made) = story.create("ana", "c", &["ben"], "");
+    let sent = story.send("ana", chat, None, "k", "kept for a week");
+    let (renamed, _) = Story::update(&story.change("ana", chat, What::Name("n".into())).1);
+    let (made, _) = Story::update(&made);
+    let Event::Message(message) = &sent[0].event else { panic!("{sent:?}") };
+    assert_eq!([made.history_days, message.history_days, renamed.history_days], [7; 3]);
+    let direct = ChatId::direct(&user("ana"), &user("ben"));
+    let sent = story.send("ana", direct, Some("ben"), "k", "as the system does");
+    assert!(matches!(&sent[0].event, Event::Message(message) if message.history_days == 0));
+}
+
+#[test]
 fn l3_a_message_before_a_removal_arrives_and_one_after_it_does_not() {
     let mut story = Story::new();
     let (chat, _) = story.create("ana", "c", &["ben", "cleo"], "");
@@ -338,9 +358,11 @@ fn l2_retries_are_known_for_seven_days_of_the_logs_time() {
     let mut story = Story::new();
     let chat = ChatId::direct(&user("ana"), &user("ben"));
     story.send("ana", chat, Some("ben"), "k0", "before the first tick");
+    assert_eq!(story.fold.idempotency_window(), (1, 0), "there is no time yet");
     let mut now = 20_000 * DAY + DAY - 1;
     story.tick(now, Rules::default());
     story.send("ana", chat, None, "k1", "at the end of a day");
+    assert_eq!(story.fold.idempotency_window(), (2, DAY - 1), "from the oldest key's day on");
     // One wrong clock does not empty the window: a tick moves time by a minute at most, never back.
     story.tick(now + 400 * DAY, Rules::default());
     assert_eq!(story.fold.control().now, now + TICK_MAX_MS);
@@ -356,7 +378,9 @@ fn l2_retries_are_known_for_seven_days_of_the_logs_time() {
     }
     assert!(known(&mut story, "k0", "before the first tick"));
     assert!(known(&mut story, "k1", "at the end of a day"));
+    assert_eq!(story.fold.idempotency_window(), (2, 8 * DAY - 1));
     story.tick(20_000 * DAY + 8 * DAY, Rules::default());
+    assert_eq!(story.fold.idempotency_window(), (0, 0), "what is forgotten does not count");
     assert!(!known(&mut story, "k1", "at the end of a day"), "a key is forgotten in the end (L8)");
 }
 

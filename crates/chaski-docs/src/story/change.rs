@@ -64,7 +64,7 @@ pub(super) const EXAMPLES: &[Example] = &[
         "eva/phone",
         "/v1/chats/{group}",
         "{w10}",
-        r#"{"chatId": "{group}", "participants": ["{ana}", "{ben}", "{eva}"], "roles": ["ADMIN", "MEMBER", "MEMBER"], "name": "Lunch", "version": "5", "visibleFrom": "1", "lastSeq": "7", "readSeq": "0", "lastMessage": {"chatId": "{group}", "seq": "3", "messageId": "{m3}", "clientMessageId": "m3", "senderId": "{eva}", "senderDeviceId": "phone", "text": "At noon?", "attachments": [], "acceptedAt": "{at3}"}}"#,
+        r#"{"chatId": "{group}", "participants": ["{ana}", "{ben}", "{eva}"], "roles": ["ADMIN", "MEMBER", "MEMBER"], "name": "Lunch", "version": "5", "visibleFrom": "1", "lastSeq": "7", "readSeq": "0", "lastMessage": {"chatId": "{group}", "seq": "3", "messageId": "{m3}", "clientMessageId": "m3", "senderId": "{eva}", "senderDeviceId": "phone", "text": "At noon?", "attachments": [], "acceptedAt": "{at3}"}, "firstSeq": "1", "historyDays": 0}"#,
     ),
     refused(
         ("getChat", "noSuchChat"),
@@ -82,7 +82,7 @@ pub(super) const EXAMPLES: &[Example] = &[
         "eva/phone",
         "/v1/chats",
         "{w10}",
-        r#"{"chats": [{"chatId": "{group}", "participants": ["{ana}", "{ben}", "{eva}"], "roles": ["ADMIN", "MEMBER", "MEMBER"], "name": "Lunch", "version": "5", "visibleFrom": "1", "lastSeq": "7", "readSeq": "0", "lastMessage": {"chatId": "{group}", "seq": "3", "messageId": "{m3}", "clientMessageId": "m3", "senderId": "{eva}", "senderDeviceId": "phone", "text": "At noon?", "attachments": [], "acceptedAt": "{at3}"}}]}"#,
+        r#"{"chats": [{"chatId": "{group}", "participants": ["{ana}", "{ben}", "{eva}"], "roles": ["ADMIN", "MEMBER", "MEMBER"], "name": "Lunch", "version": "5", "visibleFrom": "1", "lastSeq": "7", "readSeq": "0", "lastMessage": {"chatId": "{group}", "seq": "3", "messageId": "{m3}", "clientMessageId": "m3", "senderId": "{eva}", "senderDeviceId": "phone", "text": "At noon?", "attachments": [], "acceptedAt": "{at3}"}, "firstSeq": "1", "historyDays": 0}]}"#,
     ),
     look(
         ("getHistory", "fromTheBeginning"),
@@ -90,7 +90,7 @@ pub(super) const EXAMPLES: &[Example] = &[
         "eva/phone",
         "/v1/chats/{group}/messages?after=0&limit=2",
         "{w10}",
-        r#"{"messages": [{"seq": "1", "chatUpdate": {"chatId": "{group}", "seq": "1", "participants": ["{ana}", "{ben}", "{eva}"], "roles": ["ADMIN", "MEMBER", "MEMBER"], "name": "Lunch", "version": "1", "visibleFrom": "1"}}, {"chatId": "{group}", "seq": "2", "messageId": "{m2}", "clientMessageId": "m2", "senderId": "{ana}", "senderDeviceId": "phone", "ciphertext": "3q2+7w==", "attachments": [], "acceptedAt": "{at2}"}], "next": "2"}"#,
+        r#"{"messages": [{"seq": "1", "chatUpdate": {"chatId": "{group}", "seq": "1", "participants": ["{ana}", "{ben}", "{eva}"], "roles": ["ADMIN", "MEMBER", "MEMBER"], "name": "Lunch", "version": "1", "visibleFrom": "1"}}, {"chatId": "{group}", "seq": "2", "messageId": "{m2}", "clientMessageId": "m2", "senderId": "{ana}", "senderDeviceId": "phone", "ciphertext": "3q2+7w==", "attachments": [], "acceptedAt": "{at2}"}], "firstSeq": "1", "next": "2"}"#,
     ),
     refused(
         ("getHistory", "ofOthers"),

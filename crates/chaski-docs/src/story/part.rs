@@ -38,7 +38,7 @@ pub(super) const EXAMPLES: &[Example] = &[
         "ben/laptop",
         "/v1/chats/{direct}/messages?limit=1",
         "{w12}",
-        r#"{"messages": [{"seq": "2", "hidden": true}], "next": "2"}"#,
+        r#"{"messages": [{"seq": "2", "hidden": true}], "firstSeq": "1", "next": "2"}"#,
     ),
     frame(
         "aConflict",

@@ -193,7 +193,14 @@ impl Writer<'_> {
             }
             Shape::Page { list, of, next } => {
                 let items = ArrayBuilder::new().items(self.item(of));
-                let page = ObjectBuilder::new().property(list, items).required(list);
+                let mut page = ObjectBuilder::new().property(list, items).required(list);
+                page = match of {
+                    Item::HistoryItem => {
+                        page.property("firstSeq", described(big(false), FIRST)).required("firstSeq")
+                    }
+                    Item::PlacedMessage => page.property("resync", self.whole("Resync")),
+                    _ => page,
+                };
                 RefOr::T(match next {
                     true => page.property("next", described(text(), NEXT)).into(),
                     false => page.into(),
@@ -283,25 +290,27 @@ impl Writer<'_> {
                 let update = self.whole("ChatUpdate");
                 let update = place().property("chatUpdate", update).required("chatUpdate");
                 let hidden = place().property("hidden", truth()).required("hidden");
+                let expired = place().property("expired", truth()).required("expired");
                 let one = OneOfBuilder::new().item(self.whole("NewMessage"));
-                let words = "A place in a chat: a message, a change of the chat, or what a block \
-                    has withheld.";
-                ("HistoryItem", one.item(update).item(hidden).description(Some(words)).into())
+                let words = "A place in a chat: a message, a change of the chat, what a block \
+                    has withheld, or what has expired.";
+                let one = one.item(update).item(hidden).item(expired);
+                ("HistoryItem", one.description(Some(words)).into())
             }
             Item::PlacedMessage => {
                 let position =
                     || ObjectBuilder::new().property("position", big(false)).required("position");
                 let message = AllOfBuilder::new().item(self.whole("NewMessage")).item(position());
-                let hidden = position()
+                let expired = position()
                     .property("chatId", text())
                     .required("chatId")
                     .property("seq", big(false))
                     .required("seq")
-                    .property("hidden", truth())
-                    .required("hidden");
-                let words = "A message, or what a block has withheld, and its place in the user's \
-                    order.";
-                let one = OneOfBuilder::new().item(message).item(hidden);
+                    .property("expired", truth())
+                    .required("expired");
+                let words = "A message, or that its chat does not keep it any more, and its place \
+                    in the user's order.";
+                let one = OneOfBuilder::new().item(message).item(expired);
                 ("PlacedMessage", one.description(Some(words)).into())
             }
         };
@@ -337,6 +346,8 @@ impl Writer<'_> {
     }
 }
 
+const FIRST: &str = "The first seq that is kept of what the caller may see: what is before it has \
+    expired.";
 const NEXT: &str = "Goes into the parameter for the next page; absent where there is none.";
 
 fn words(comment: &str) -> Option<&str> {

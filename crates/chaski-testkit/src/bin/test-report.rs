@@ -25,6 +25,7 @@ fn main() -> anyhow::Result<ExitCode> {
     for problem in &report.problems {
         println!("PROBLEM {problem}");
     }
-    println!("{} passed, {} failed", report.passed, report.failed);
+    let Report { passed, failed, problems, .. } = &report;
+    println!("{passed} passed, {failed} failed, {} problems", problems.len());
     Ok(ExitCode::from(u8::from(report.failed > 0 || !report.problems.is_empty())))
 }

@@ -1,20 +1,18 @@
 //! `chaski cluster`: every service as a process of its own, over the configured backends. The
-//! processes live in files of `replay::cluster`, which the harnesses that kill and restart read.
+//! processes live in files of `crate::cluster`, which the harnesses that kill and restart read.
 
-mod layout;
 mod probe;
 
 use super::{Settings, table::Table};
 use crate::{
+    cluster::{self, Layout, Process},
     config::Config,
-    replay::cluster::{self, Process},
 };
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use chaski_auth::DevKey;
 use chaski_backends::{CoordinatorUrl, LogUrl, StoreUrl};
 use clap::{Args, Subcommand};
 use futures::future::{join_all, try_join_all};
-use layout::BACKENDS;
 use std::{
     collections::BTreeMap,
     fs,
@@ -22,7 +20,6 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use tokio::time::{Instant, sleep};
 
 /// A start that takes longer has failed.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -106,14 +103,14 @@ async fn up(mut config: Config, settings: &Settings, dir: &Path) -> anyhow::Resu
         eprintln!("topics and tables");
         super::tools::apply_migrations(&config).await?;
         forget(dir, &processes)?;
-        processes = layout::plan(&config, settings, dir, &key)?;
+        processes = layout(&config, settings, &key)?.plan(dir)?;
     }
     for process in processes.iter_mut().filter(|process| !process.is_running()) {
         eprintln!("starting {}", process.name);
         process.start(dir)?;
     }
     eprintln!("waiting until all are ready");
-    try_join_all(processes.iter().map(until_ready)).await?;
+    try_join_all(processes.iter().map(|process| process.until_ready(READY_MAX))).await?;
 
     let gateway = processes.iter().find(|process| process.role == "gateway");
     let listen = gateway.and_then(|process| process.env.get("CHASKI_LISTEN"));
@@ -131,7 +128,7 @@ async fn up(mut config: Config, settings: &Settings, dir: &Path) -> anyhow::Resu
 fn present(dir: &Path, config: &Config) -> anyhow::Result<Vec<Process>> {
     let processes = cluster::load(dir)?;
     if processes.iter().any(Process::is_running) {
-        for (name, url) in BACKENDS.into_iter().zip(layout::backends(config)) {
+        for (name, url) in backends(config) {
             ensure!(
                 processes.iter().all(|process| process.env.get(name) == Some(url)),
                 "the cluster in {} runs over another {name}: `chaski cluster down` first",
@@ -188,7 +185,7 @@ async fn restart(dir: &Path, name: &str) -> anyhow::Result<()> {
     stop(process).await?;
     eprintln!("starting {name}");
     process.start(dir)?;
-    until_ready(process).await?;
+    process.until_ready(READY_MAX).await?;
     println!("ready {name} pid {}", process.pid);
     Ok(())
 }
@@ -226,32 +223,22 @@ fn rss_mib(pid: u32) -> Option<u64> {
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? / 1024)
 }
 
-/// Waits for `/health/ready`; an error where the process ends first or takes too long.
-async fn until_ready(process: &Process) -> anyhow::Result<()> {
-    let until = Instant::now() + READY_MAX;
-    let mut gone = 0;
-    loop {
-        let Err(waiting) = process.ready().await else { return Ok(()) };
-        // Between fork and exec it does not look like itself.
-        gone = if process.is_running() { 0 } else { gone + 1 };
-        let why = match gone {
-            10.. => "has ended".to_owned(),
-            _ if Instant::now() > until => format!("is not ready after {READY_MAX:?} ({waiting})"),
-            _ => {
-                sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let log = process.log.display();
-        bail!("{} {why}; the end of {log}:\n{}", process.name, tail(&process.log));
-    }
+/// The processes that these settings ask for.
+fn layout(config: &Config, settings: &Settings, key: &Path) -> anyhow::Result<Layout> {
+    let mut env = inherited();
+    env.extend(backends(config).map(|(name, url)| (name.to_owned(), url.clone())));
+    Ok(Layout {
+        program: std::env::current_exe().context("cannot tell where this program is")?,
+        args: settings.as_args()?,
+        env,
+        listen: config.listen.clone(),
+        dev_key: key.to_owned(),
+    })
 }
 
-fn tail(log: &Path) -> String {
-    let text = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
+fn backends(config: &Config) -> [(&'static str, &String); 3] {
+    let [log, store, coordinator] = Layout::BACKENDS;
+    [(log, &config.log), (store, &config.store), (coordinator, &config.coordinator)]
 }
 
 /// The caller's `CHASKI_*`, which a later `restart` from another shell must not lose.

@@ -1,6 +1,6 @@
 //! Small tools for operators and developers.
 
-use crate::config::Config;
+use crate::{config::Config, node::topics};
 use anyhow::Context as _;
 use chaski_auth::DevKey;
 use chaski_core::{DeviceId, Position, UserId, placement::Placement};
@@ -100,8 +100,7 @@ pub(super) async fn apply_migrations(config: &Config) -> anyhow::Result<(u32, Ve
     let urls = config.urls()?;
     let options = config.backends();
     let log = chaski_backends::open_log(&urls.log, &options).await.context("log")?;
-    log.create_topics(config.partitions).await.context("topics")?;
-    let partitions = log.partitions(Topic::Recipients).await?;
+    let partitions = topics::create(&*log, config.partitions).await.context("topics")?;
     let applied = chaski_backends::migrate(&urls.store, &options).await.context("tables")?;
     Ok((partitions, applied))
 }
@@ -129,7 +128,7 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<()> {
     }
     let log = async {
         let log = chaski_backends::open_log(&urls.log, &options).await?;
-        let partitions = log.partitions(Topic::Recipients).await.context("run `chaski migrate`")?;
+        let partitions = topics::partitions(&*log).await?;
         for partition in (0..partitions).map(chaski_core::Partition) {
             log.bounds(Topic::Recipients, partition).await?;
         }

@@ -1,6 +1,6 @@
 //! The parts of a process: each service is local where its role is played here, else remote.
 
-use super::{Role, Roles, revocations::Tailer};
+use super::{Role, Roles, presence::Presence, revocations::Tailer, topics};
 use crate::config::Config;
 use anyhow::Context as _;
 use chaski_api_gateway::{Gateway, moved_ws_router};
@@ -9,10 +9,10 @@ use chaski_connection_service::ConnectionService;
 use chaski_core::{Position, SourceId, placement::Placement};
 use chaski_delivery_service::{
     generator::Generator,
-    host::{DeliveryHost, HostParts},
+    host::{DeliveryHost, Ending, HostParts, Whereabouts},
 };
 use chaski_host_allocator::{
-    Allocator, Assignments, Follower, Host, HostRegistration, Locator, Lookup, Role as Owner,
+    Allocator, Assignments, Follower, Host, Locator, Lookup, Role as Owner,
 };
 use chaski_message_service::MessageService;
 use chaski_ports::{Ports, ProducePolicy, Topic};
@@ -32,11 +32,11 @@ pub(super) struct Parts {
     ports: Ports,
     placement: Placement,
     source: SourceId,
-    host_id: String,
+    presence: Presence,
     ws_url: String,
     verifier: Arc<Verifier>,
     revocations: Revocations,
-    followed: BTreeMap<Owner, Assignments>,
+    whereabouts: watch::Sender<Whereabouts>,
     followers: parking_lot::Mutex<Vec<Follower>>,
     endpoints: BTreeMap<Owner, Endpoints>,
     sender: Arc<dyn Sender>,
@@ -45,7 +45,7 @@ pub(super) struct Parts {
     own_messages: Option<Arc<MessageService>>,
     connections: Arc<dyn Connections>,
     own_connections: Option<Arc<ConnectionService>>,
-    hosts: Arc<dyn Hosts>,
+    hosts: Arc<Locator>,
     delivery: Option<Arc<DeliveryHost>>,
 }
 
@@ -59,14 +59,10 @@ impl Parts {
     ) -> anyhow::Result<Self> {
         let urls = config.urls()?;
         let ports = Box::pin(chaski_backends::open(&urls, &config.backends())).await?;
-        if dev_key.is_some() {
-            ports.log.create_topics(config.partitions).await?;
-        }
-        let partitions = ports
-            .log
-            .partitions(Topic::Recipients)
-            .await
-            .context("the topics are not there: `chaski migrate` makes them")?;
+        let partitions = match dev_key {
+            Some(_) => topics::create(&*ports.log, config.partitions).await?,
+            None => topics::partitions(&*ports.log).await?,
+        };
         let placement = Placement::new(partitions);
         let cluster = ports.log.cluster_id().await?;
         let source = |topic: Topic| {
@@ -119,13 +115,14 @@ impl Parts {
             None => Arc::new(RemoteConnections::new(remote(Owner::Connections))),
         };
         let lookup = Lookup::new(followed[&Owner::Delivery].clone(), placement);
-        let hosts: Arc<dyn Hosts> = Arc::new(Locator::new(lookup));
+        let hosts = Arc::new(Locator::new(lookup));
+        let (whereabouts, told) = watch::channel(Whereabouts::default());
         let parts = HostParts {
             log: Arc::clone(&ports.log),
             sender: Arc::clone(&sender),
             messages: Arc::clone(&messages),
             connections: Arc::clone(&connections),
-            hosts: Arc::clone(&hosts),
+            whereabouts: told,
             verifier: Arc::clone(&verifier),
             clock: Arc::clone(&ports.clock),
             placement,
@@ -134,7 +131,13 @@ impl Parts {
             roles.has(Role::Delivery).then(|| DeliveryHost::new(parts, config.delivery.clone()));
         let or = |text: &str, default: String| if text.is_empty() { default } else { text.into() };
         Ok(Self {
-            host_id: or(&config.host_id, public.to_string().replace([':', '[', ']'], "-")),
+            presence: Presence {
+                host_id: or(&config.host_id, public.to_string().replace([':', '[', ']'], "-")),
+                coordinator: Arc::clone(&ports.coordinator),
+                config: config.allocator.clone(),
+                followed,
+                said: parking_lot::Mutex::default(),
+            },
             ws_url: or(&config.advertised_url, format!("ws://{public}/v1/ws")),
             source: source(Topic::NewMessages),
             config,
@@ -142,7 +145,7 @@ impl Parts {
             placement,
             verifier,
             revocations,
-            followed,
+            whereabouts,
             followers: followers.into(),
             endpoints,
             sender,
@@ -171,7 +174,7 @@ impl Parts {
             let found = readiness.gate(format!("a host of {owner}"));
             tasks.spawn(
                 "endpoints",
-                follow_endpoints(self.followed[owner].clone(), endpoints.clone(), found),
+                follow_endpoints(self.presence.followed[owner].clone(), endpoints.clone(), found),
             );
         }
         let rpc_url = self.spawn_rpc(roles, tasks).await?;
@@ -179,7 +182,8 @@ impl Parts {
             let owners = Owner::OWNERS.map(|owner| (owner, self.placement.partitions()));
             let coordinator = Arc::clone(&self.ports.coordinator);
             let settings = self.config.allocator.clone();
-            let allocator = Allocator::new(coordinator, self.host_id.clone(), owners, settings);
+            let allocator =
+                Allocator::new(coordinator, self.presence.host_id.clone(), owners, settings);
             tasks.spawn("allocator", allocator.run(tasks.stop()));
         }
         if let Some(service) = self.own_sender.clone() {
@@ -217,12 +221,15 @@ impl Parts {
             });
         }
         if let Some(host) = self.delivery.clone() {
-            let (owned, all) = (self.owned(Owner::Delivery, tasks, &rpc_url), tasks.clone());
-            let warm = readiness.gate("delivery is warm");
-            let assignments = self.followed[&Owner::Delivery].clone();
-            let settled = settled(assignments, owned.clone(), self.host_id.clone());
+            self.register(Owner::Delivery, tasks, &rpc_url);
+            self.presence.whereabouts(self.whereabouts.clone(), tasks);
+            self.presence.tell_warm(host.warm(), tasks);
+            let (all, warm) = (tasks.clone(), readiness.gate("delivery is warm"));
+            let assignments = self.presence.followed[&Owner::Delivery].clone();
+            let host_id = self.presence.host_id.clone();
+            let settled = settled(assignments, self.whereabouts.subscribe(), host_id);
             tasks.spawn(Owner::Delivery.name(), async move {
-                host.run(&all, owned, settled, warm).await;
+                host.run(&all, settled, warm).await;
                 Ok::<_, Infallible>(())
             });
         }
@@ -247,7 +254,8 @@ impl Parts {
         let clock = Arc::clone(&self.ports.clock);
         let sockets = self.delivery.as_ref().map(|host| host.router());
         let router = if roles.has(Role::Gateway) {
-            let (hosts, verifier) = (Arc::clone(&self.hosts), Arc::clone(&self.verifier));
+            let hosts: Arc<dyn Hosts> = Arc::clone(&self.hosts) as _;
+            let verifier = Arc::clone(&self.verifier);
             let gateway = Gateway {
                 sender: Arc::clone(&self.sender),
                 messages: Arc::clone(&self.messages),
@@ -277,55 +285,36 @@ impl Parts {
             sender: self.own_sender.clone().map(|own| own as _),
             messages: self.own_messages.clone().map(|own| own as _),
             connections: self.own_connections.clone().map(|own| own as _),
-            hosts: roles.has(Role::Allocator).then(|| Arc::clone(&self.hosts)),
+            hosts: roles.has(Role::Allocator).then(|| Arc::clone(&self.hosts) as _),
+            tables: roles.has(Role::Allocator).then(|| Arc::clone(&self.hosts) as _),
         };
         if services.is_empty() {
             return Ok(String::new());
         }
         let listener = super::bind(&self.config.rpc_listen, "rpc_listen").await?;
-        let url = format!("http://{}", listener.local_addr()?);
+        let url = match self.config.rpc_advertised.as_str() {
+            "" => format!("http://{}", listener.local_addr()?),
+            advertised => advertised.to_owned(),
+        };
         tasks.spawn("grpc", chaski_rpc::serve(listener, services, tasks.stop()));
         Ok(url)
     }
 
-    /// Says that this process plays the role; its session's end is this process's end.
+    /// Says that this process plays the role.
     fn register(&self, owner: Owner, tasks: &Tasks, rpc_url: &str) {
         let ws_url = if owner == Owner::Delivery { self.ws_url.as_str() } else { "" };
-        let host = Host::new(self.host_id.clone(), ws_url, rpc_url);
-        let (coordinator, settings) =
-            (Arc::clone(&self.ports.coordinator), self.config.allocator.clone());
-        let stop = tasks.stop();
-        tasks.spawn(format!("registration/{owner}"), async move {
-            let here = async {
-                let registration =
-                    HostRegistration::register(coordinator, owner, &host, &settings).await?;
-                registration.lost().await;
-                anyhow::bail!("the coordinator's session has ended: start again")
-            };
-            tokio::select! {
-                () = stop.cancelled() => Ok(()),
-                end = here => end,
-            }
-        });
+        let host = Host {
+            region: self.config.region.as_str().into(),
+            capacity: self.config.capacity,
+            ..Host::new(self.presence.host_id.clone(), ws_url, rpc_url)
+        };
+        self.presence.register(owner, host, tasks);
     }
 
     /// Registers this process and follows which partitions it owns.
     fn owned(&self, owner: Owner, tasks: &Tasks, rpc_url: &str) -> watch::Receiver<Owned> {
         self.register(owner, tasks, rpc_url);
-        let (tell, owned) = watch::channel(Owned::new());
-        let mut assignments = self.followed[&owner].clone();
-        let (host_id, stop) = (self.host_id.clone(), tasks.stop());
-        tasks.spawn(format!("owned/{owner}"), async move {
-            loop {
-                let mine = assignments.mine(&host_id).into_iter().collect();
-                tell.send_if_modified(|owned| std::mem::replace(owned, mine) != *owned);
-                tokio::select! {
-                    () = stop.cancelled() => return Ok::<_, Infallible>(()),
-                    changed = assignments.changed() => if changed.is_err() { return Ok(()) },
-                }
-            }
-        });
-        owned
+        self.presence.owned(owner, tasks)
     }
 
     /// Ready only when every partition of what this process plays has an owner.
@@ -336,7 +325,7 @@ impl Parts {
         wanted.extend(roles.has(Role::Connections).then_some(Owner::Connections));
         for owner in wanted {
             let gate = readiness.gate(format!("owners of all partitions of {owner}"));
-            let mut assignments = self.followed[&owner].clone();
+            let mut assignments = self.presence.followed[&owner].clone();
             let stop = tasks.stop();
             tasks.spawn(format!("ready/{owner}"), async move {
                 tokio::select! {
@@ -348,23 +337,39 @@ impl Parts {
         }
     }
 
+    /// Hands over what this process owns, as far as others are there to take it.
+    pub(super) async fn hand_over(&self) {
+        // An allocator that does not answer is not waited for any longer than a new owner.
+        let most = Duration::from_millis(self.config.delivery.move_ms);
+        let _ = tokio::time::timeout(most, self.presence.leave()).await;
+        if let Some(host) = &self.delivery
+            && self.presence.owns_nothing(Owner::Delivery)
+        {
+            host.handed_over().await;
+        }
+    }
+
     /// Sends the clients of this process away.
-    pub(super) async fn drain(&self, patience: Duration) {
+    pub(super) async fn drain(&self, ending: Ending, patience: Duration) {
         if let Some(host) = &self.delivery {
-            host.drain(patience).await;
+            host.drain(ending, patience).await;
         }
     }
 }
 
-/// Waits until every partition has an owner, and `owned` is all that this host is to have of them.
-async fn settled(mut assignments: Assignments, mut owned: watch::Receiver<Owned>, host_id: String) {
+/// Waits until every partition has an owner, and this host knows all that it is to have of them.
+async fn settled(
+    mut assignments: Assignments,
+    mut whereabouts: watch::Receiver<Whereabouts>,
+    host_id: String,
+) {
     while assignments.all_owned().await.is_ok() {
-        let mine: Owned = assignments.mine(&host_id).into_iter().collect();
-        if *owned.borrow_and_update() == mine {
+        let mine = assignments.mine(&host_id).into_iter().map(|(partition, _)| partition);
+        if whereabouts.borrow_and_update().owned == mine.collect() {
             return;
         }
         let changed = tokio::select! {
-            changed = owned.changed() => changed.is_ok(),
+            changed = whereabouts.changed() => changed.is_ok(),
             changed = assignments.changed() => changed.is_ok(),
         };
         if !changed {
@@ -382,10 +387,12 @@ async fn follow_endpoints(
     found: chaski_runtime::Gate,
 ) -> anyhow::Result<()> {
     loop {
-        let urls: Vec<String> = hosts
-            .hosts()
+        let there = hosts.hosts();
+        let all_drain = there.iter().all(|host| host.draining);
+        let urls: Vec<String> = there
             .iter()
-            .filter(|host| !host.rpc_url.is_empty())
+            // Who is about to end is called no more, as long as others are there.
+            .filter(|host| !host.rpc_url.is_empty() && (!host.draining || all_drain))
             .map(|host| host.rpc_url.to_string())
             .collect();
         endpoints.update(&urls)?;

@@ -1,14 +1,11 @@
 //! The judge: a pure function over what was sent, what each device was shown, and what the reads
 //! say. No I/O, no clock; each kind of violation is planted in a test and found.
 
-use super::input::Log;
+use super::{input::Log, names::Name};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt::Display,
 };
-
-/// A name of a run (chat id, message id, user id), by its index among all names.
-pub(super) type Name = u32;
 
 /// What a device was shown, or a read returned, at one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //! Owns the schedule; the devices do the work.
 
 use super::{
-    check::Name,
     device::{Order, Report},
+    names::Name,
     plan::{AWAY_SHARE_MIN, Turn},
     progress::Progress,
     shared::Shared,

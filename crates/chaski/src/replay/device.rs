@@ -195,7 +195,7 @@ impl<'a> Task<'a> {
                     self.note(position, body);
                 }
             }
-            Event::Receipt(_) => {}
+            Event::Repeated { .. } | Event::Receipt(_) => {}
             Event::Settled { id, outcome } => {
                 if let Some(order) = self.asked.remove(&id) {
                     self.settled(order, outcome).await;

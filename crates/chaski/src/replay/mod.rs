@@ -6,10 +6,10 @@
 //! `device` tasks, `target` kills and starts, `reads` reads everything back, `check` judges.
 
 mod check;
-pub mod cluster;
 mod conductor;
 mod device;
 mod input;
+mod names;
 mod plan;
 mod progress;
 mod random;
@@ -19,6 +19,7 @@ mod shared;
 mod target;
 
 pub use check::Verdict;
+pub use names::{Name, Names};
 pub use report::{Percentiles, ReplayReport};
 pub use shared::TokenSource;
 pub use target::Target;
@@ -201,8 +202,11 @@ async fn perform(
     Ok((conducted, users.zip(shown.into_iter().map(Option::unwrap_or_default)).collect()))
 }
 
-/// Raises the limit of open files as far as allowed, and says so where that is not enough.
-fn enough_files(devices: usize) -> anyhow::Result<()> {
+/// Raises the limit of open files as far as allowed, for this many devices.
+///
+/// # Errors
+/// That is not enough.
+pub fn enough_files(devices: usize) -> anyhow::Result<()> {
     let needed = devices as u64 + 512;
     let limit = rlimit::increase_nofile_limit(u64::MAX)?;
     ensure!(
@@ -213,8 +217,11 @@ fn enough_files(devices: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `20261121T151313Z`.
-fn time_name(unix_ms: i64) -> anyhow::Result<String> {
+/// `20261121T151313Z`: what the files of a run are named after.
+///
+/// # Errors
+/// The time is outside of the calendar's years.
+pub fn time_name(unix_ms: i64) -> anyhow::Result<String> {
     let at = time::OffsetDateTime::from_unix_timestamp(unix_ms.div_euclid(1000))?;
     let form = time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
     Ok(at.format(form)?)

@@ -1,8 +1,9 @@
 //! Reads every history and every inbox back over HTTP, as the judge needs them.
 
 use super::{
-    check::{Name, Shown, What},
+    check::{Shown, What},
     device::what,
+    names::Name,
     shared::Shared,
 };
 use chaski_client::{Body, HistoryItem, Http, HttpError, TokenProvider, v1::ServerFrame};
@@ -12,8 +13,6 @@ use tokio::time::{Instant, sleep};
 
 /// Reads at once.
 const AT_ONCE: usize = 32;
-/// The largest page.
-const LIMIT: u32 = 500;
 /// The contract says 5 s while the store is up; after a kill it may still be coming up.
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -99,25 +98,17 @@ async fn history_once(
     tokens: &TokenProvider,
     id: &str,
 ) -> Result<Vec<Shown>, HttpError> {
-    let (mut rows, mut after) = (Vec::new(), 0);
-    loop {
-        let page = http.history(tokens, id, after, LIMIT).await?;
-        rows.extend(page.items.into_iter().map(|row| {
-            let (chat, what) = match row.item {
-                HistoryItem::Message(message) => {
-                    (shared.names.of(&message.chat_id), what(&message, shared))
-                }
-                HistoryItem::ChatUpdate(update) => (shared.names.of(&update.chat_id), What::Update),
-                HistoryItem::Hidden => (shared.names.of(id), What::Hidden),
-            };
-            Shown { position: 0, chat, seq: row.seq, what }
-        }));
-        match page.next {
-            // A `next` that does not move would never end.
-            Some(next) if next > after => after = next,
-            _ => return Ok(rows),
-        }
-    }
+    let rows = http.whole_history(tokens, id).await?.into_iter().map(|row| {
+        let (chat, what) = match row.item {
+            HistoryItem::Message(message) => {
+                (shared.names.of(&message.chat_id), what(&message, shared))
+            }
+            HistoryItem::ChatUpdate(update) => (shared.names.of(&update.chat_id), What::Update),
+            HistoryItem::Hidden => (shared.names.of(id), What::Hidden),
+        };
+        Shown { position: 0, chat, seq: row.seq, what }
+    });
+    Ok(rows.collect())
 }
 
 async fn inbox(shared: &Shared, http: &Http, user: u32, wanted: usize, by: Instant) -> Rows {
@@ -130,15 +121,8 @@ async fn inbox_once(
     http: &Http,
     tokens: &TokenProvider,
 ) -> Result<Vec<Shown>, HttpError> {
-    let (mut rows, mut after) = (Vec::new(), 0);
-    loop {
-        let page = http.inbox(tokens, after, LIMIT).await?;
-        rows.extend(page.items.into_iter().filter_map(|frame| shown(shared, frame)));
-        match page.next {
-            Some(next) if next > after => after = next,
-            _ => return Ok(rows),
-        }
-    }
+    let frames = http.whole_inbox(tokens).await?;
+    Ok(frames.into_iter().filter_map(|frame| shown(shared, frame)).collect())
 }
 
 fn shown(shared: &Shared, frame: ServerFrame) -> Option<Shown> {

@@ -1,6 +1,6 @@
 //! What the tasks of a run share: the plan, the names, the clock and the counters.
 
-use super::{check::Name, plan::Plan};
+use super::{names::Names, plan::Plan};
 use chaski_client::{Disconnect, TokenProvider};
 use hdrhistogram::Histogram;
 use std::{
@@ -100,6 +100,7 @@ impl Shared {
             Disconnect::Closed { .. } => "closed",
             Disconnect::Moved(_) => "moved",
             Disconnect::Draining => "draining",
+            Disconnect::Busy => "busy",
             Disconnect::Silent(what) => what,
             Disconnect::Io(_) => "io",
             Disconnect::Unreadable(_) => "unreadable",
@@ -123,33 +124,5 @@ impl Shared {
             let bearer = tokens(&user, &name).map_err(|error| format!("{error:#}"))?;
             Ok(chaski_client::Token { bearer, renew_in: None })
         })
-    }
-}
-
-/// Chat, message and user ids by number: 200,000 records of a run name each of them many times.
-#[derive(Default)]
-pub(super) struct Names(Mutex<ByText>);
-
-#[derive(Default)]
-struct ByText {
-    names: HashMap<Arc<str>, Name>,
-    texts: Vec<Arc<str>>,
-}
-
-impl Names {
-    pub(super) fn of(&self, text: &str) -> Name {
-        let ByText { names, texts } = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(name) = names.get(text) {
-            return *name;
-        }
-        let (name, text) = (texts.len() as Name, Arc::<str>::from(text));
-        texts.push(text.clone());
-        names.insert(text, name);
-        name
-    }
-
-    /// The text of each name.
-    pub(super) fn texts(&self) -> Vec<Arc<str>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).texts.clone()
     }
 }

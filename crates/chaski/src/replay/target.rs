@@ -1,8 +1,10 @@
 //! The system under replay: where it is, and how its processes are killed and started again.
 //! Knows nothing of chats or devices.
 
-use super::cluster::{self, Process};
-use crate::node::Role;
+use crate::{
+    cluster::{self, Process},
+    node::Role,
+};
 use anyhow::{Context as _, bail};
 use std::{
     collections::BTreeMap,

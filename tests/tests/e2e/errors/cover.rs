@@ -118,6 +118,7 @@ pub(super) const COLUMNS: &[Column] = &[
     column("last_admin", 409, Only(&["modifyChatParticipants"]), "it takes no role away"),
     column("you_blocked", 403, Only(&["sendMessage"]), "it is no message to a person"),
     column("connection_conflict", 409, Only(&["setConnection"]), "it has no version"),
+    column("block_not_synced", 409, Only(&["setConnection"]), "it lifts no block"),
     column("blocked", 403, Only(&["sendMessage"]), "it is no message to a person"),
     column("too_many_devices", 403, Only(&["hello"]), "only hello adds a device"),
     column("no_such_device", 404, Only(&["renameDevice", "revokeDevice"]), "it names no device"),
@@ -145,7 +146,7 @@ const ELSEWHERE: &[(&str, &[&str], &str, &str)] = &[
 const CLOSES_ELSEWHERE: &[(u16, &str, &str)] = &[
     (4001, "api-gateway/tests/gateway/websocket.rs", "hello_is_answered_with_the_place_of_the_users_host"),
     (4002, "tests/tests/e2e/ends.rs", "a_drain_sends_clients_away_and_a_restart_forgets_nothing"),
-    (4003, "", "needs a client that does not read while megabytes come"),
+    (4003, "tests/tests/e2e/sockets.rs", "a_client_that_does_not_read_is_cut_with_4003_and_loses_nothing"),
     (4004, "tests/tests/e2e/sockets.rs", "a_token_that_ends_closes_with_4004"),
     (4005, "tests/tests/e2e/sockets.rs", "silence_closes_with_4005"),
     (4501, "tests/tests/e2e/errors/stage.rs", "closed().await, 4501"),

@@ -137,13 +137,18 @@ impl Stage {
         stage
     }
 
-    /// Of a world that waits for nothing, so hardly anything is answered: ben has blocked ana.
+    /// Of a world that waits for nothing, so hardly anything is answered: ben has blocked ana, and
+    /// ana eva.
     pub(super) async fn hasty(world: &World) -> Self {
         let mut stage = Self::new(world).await;
-        let block = json!({"setConnection": {"userId": stage.ids.ana, "status": "BLOCKED"}});
-        let reply = stage.ben_line.ask(|id, format| frame(id, format, block)).await;
-        assert!(matches!(reply, Reply::Frame(_)), "{reply:?}");
+        let block = |id: &str| json!({"setConnection": {"userId": id, "status": "BLOCKED"}});
+        let (anas, bens) = (block(&stage.ids.eva), block(&stage.ids.ana));
+        for (line, block) in [(&mut stage.lines[0], anas), (&mut stage.ben_line, bens)] {
+            let reply = line.ask(|id, format| frame(id, format, block)).await;
+            assert!(matches!(reply, Reply::Frame(_)), "{reply:?}");
+        }
         stage.is_refused(json!({"to": stage.ids.ben})).await;
+        stage.is_refused(json!({"to": stage.ids.eva})).await;
         stage
     }
 

@@ -141,7 +141,7 @@ fn chats() -> Vec<Row> {
         of(make, "id_reused", |ids| json!({"clientChatId": ids.used_chat, "name": "other"})),
         but(name, LIMIT, json!({"name": long(201)})),
         but(name, "", json!({"name": long(200)})).refused(Refusal::Not),
-        but(name, MALFORMED, json!({"name": null})).by(&[Http]),
+        but(name, MALFORMED, json!({"name": null})),
         of(name, "not_allowed", |ids| json!({"chatId": ids.group})),
         but(members, MALFORMED, json!({"userId": "a b"})),
         but(members, MALFORMED, json!({"userId": ""})),
@@ -294,6 +294,13 @@ fn connections() -> Vec<Row> {
         conflict("NONE", json!(null)),
         conflict("ACTIVE", json!("0")),
         conflict("NONE", json!("7")),
+        // Her devices have not acknowledged it.
+        of(
+            set,
+            "block_not_synced",
+            |ids| json!({"userId": ids.eva, "status": "NONE", "basedOnVersion": "1"}),
+        )
+        .hasty(),
         // Nothing was ever set.
         of(set, "connection_conflict", |_| json!({"userId": "nobody", "basedOnVersion": "7"})),
     ]
@@ -318,6 +325,7 @@ fn greetings() -> Vec<Row> {
         (Token::Expired, "token_expired"),
         (Token::Revoked, "revoked"),
     ] {
+        let refused = Refusal::ErrorAndClose(if token == Token::Revoked { 4501 } else { 4500 });
         // Without a token in the header there may be one in `hello`.
         let ways = if token == Token::Missing { SOCKETS } else { &[Json, Protobuf, Http] };
         let what = format!("{token:?}");

@@ -53,10 +53,11 @@ impl Room {
                 name,
                 client_chat_id: Uuid::now_v7().to_string(),
                 history: v1::create_chat::History::FromJoin.into(),
+                ..Default::default()
             }),
             Order::Participant(operation, user) => participant(chat_id, &user, operation),
             Order::Leave => participant(chat_id, &self.speaker.user, Operation::Remove),
-            Order::Name(name) => Command::ModifyChat(v1::ModifyChat { chat_id, name }),
+            Order::Name(name) => Command::ModifyChat(v1::ModifyChat { chat_id, name: Some(name) }),
             Order::Read => {
                 self.read = self.shown;
                 Command::MarkRead(v1::MarkRead { chat_id, seq: self.shown })

@@ -233,6 +233,9 @@ where
             }
             line
         }
+        Body::MessageHidden(hidden) if hidden.reason == "EXPIRED" => {
+            "-- a message has expired: this chat does not keep it any more".into()
+        }
         _ => "-- a message is hidden: you block its sender, or did when it came".into(),
     }
 }

@@ -1,6 +1,10 @@
 //! The service processes of a local cluster, as files: `<dir>/<name>.json` for each. Used by
 //! `chaski cluster` and by the harnesses that kill and restart. Knows processes, not services.
 
+mod layout;
+
+pub use layout::Layout;
+
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -10,6 +14,7 @@ use std::{
     process::Stdio,
     time::Duration,
 };
+use tokio::time::{Instant, sleep};
 
 /// A service process that can be killed and started again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +103,40 @@ impl Process {
         }
     }
 
+    /// Waits until it is ready; an error where it ends first or takes longer.
+    ///
+    /// # Errors
+    /// With what it waits for, and the end of its log.
+    pub async fn until_ready(&self, patience: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + patience;
+        let mut gone = 0;
+        loop {
+            let Err(waiting) = self.ready().await else { return Ok(()) };
+            // Between fork and exec it does not look like itself.
+            gone = if self.is_running() { 0 } else { gone + 1 };
+            let why = match gone {
+                10.. => "has ended".to_owned(),
+                _ if Instant::now() > until => {
+                    format!("is not ready after {patience:?} ({waiting})")
+                }
+                _ => {
+                    sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            bail!("{} {why}; the end of {}:\n{}", self.name, self.log.display(), self.log_end());
+        }
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn log_end(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
     /// SIGKILL, and waits until it is gone.
     ///
     /// # Errors
@@ -116,6 +155,22 @@ impl Process {
         self.gone(deadline).await
     }
 
+    /// SIGSTOP: it stands still until [`Process::go_on`].
+    ///
+    /// # Errors
+    /// It does not run, or is somebody else's by now.
+    pub fn stand_still(&self) -> anyhow::Result<()> {
+        self.signal(rustix::process::Signal::STOP)
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// It does not run, or is somebody else's by now.
+    pub fn go_on(&self) -> anyhow::Result<()> {
+        self.signal(rustix::process::Signal::CONT)
+    }
+
     fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
         ensure!(self.is_running(), "{} (pid {}) does not run", self.name, self.pid);
         let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
@@ -127,7 +182,7 @@ impl Process {
     async fn gone(&self, deadline: Duration) -> anyhow::Result<()> {
         let gone = async {
             while self.is_running() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                sleep(Duration::from_millis(5)).await;
             }
         };
         if tokio::time::timeout(deadline, gone).await.is_err() {
