@@ -33,7 +33,9 @@ fn promises(schema: &FileDescriptorSet) -> Promises {
 fn message(promises: &mut Promises, parent: &str, message: &DescriptorProto) {
     let name = format!("{parent}.{}", message.name());
     for one in &message.field {
-        let oneof = one.oneof_index.map(|at| message.oneof_decl[at as usize].name());
+        // `optional` makes a one-of of its own: presence is told apart, the bytes are the same.
+        let oneof = one.oneof_index.filter(|_| !one.proto3_optional());
+        let oneof = oneof.map(|at| message.oneof_decl[at as usize].name());
         promises.insert(format!("{name} field {}", field(one, oneof)));
     }
     message.nested_type.iter().for_each(|nested| self::message(promises, &name, nested));

@@ -15,6 +15,8 @@ pub struct Parts {
     config: Config,
     address: Arc<Address>,
     nodes: BTreeMap<&'static str, Node>,
+    /// Ends last: others drain with its help.
+    first: &'static str,
 }
 
 impl Parts {
@@ -32,7 +34,8 @@ impl Parts {
         config.auth_keys = vec![public];
         let url = String::new();
         let address = Arc::new(Address { url, key });
-        let mut parts = Self { place, config, address, nodes: BTreeMap::new() };
+        let first = nodes[0].0;
+        let mut parts = Self { place, config, address, nodes: BTreeMap::new(), first };
         for (name, roles) in nodes {
             let node = parts.node(name, roles).await;
             parts.nodes.insert(name, node);
@@ -88,10 +91,14 @@ impl Parts {
     /// # Panics
     /// Where that fails.
     pub async fn end(mut self) {
+        let first = self.nodes.remove(self.first);
         let nodes = std::mem::take(&mut self.nodes).into_values();
         let ended = nodes.map(|node| Box::pin(node.run_until(async {})));
         for ended in futures::future::join_all(ended).await {
             ended.expect("no part of it failed");
+        }
+        if let Some(first) = first {
+            Box::pin(first.run_until(async {})).await.expect("no part of it failed");
         }
         self.place.remove().await.expect("its data is removed");
     }

@@ -15,7 +15,7 @@ fn main() -> std::process::ExitCode {
 }
 
 async fn run() -> anyhow::Result<()> {
-    chaski_runtime::init_telemetry("warn,chaski_chaos=info,faults=info", false);
+    let _metrics = chaski_runtime::init_telemetry("warn,chaski_chaos=info,faults=info", false);
     let mut args = std::env::args().skip(1);
     let mut next = || args.next().context("faults PROGRAM SEED MINUTES [DIR]");
     let (program, seed, minutes) = (PathBuf::from(next()?), next()?.parse()?, next()?);

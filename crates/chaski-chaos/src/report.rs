@@ -1,22 +1,24 @@
 //! What a run came to, as JSON, as a table, and as the history of every client.
 
+mod times;
+
 use crate::{
     fault::{FaultKind, FaultRecord},
-    history::{Ask, ClientHistory, Entry, Event, Evidence, Noted},
+    history::{Entry, Event, Evidence, Noted},
     judge::{Kind, Sends, Verdict, Violation},
 };
 use chaski::replay::Percentiles;
 use flate2::{Compression, write::GzEncoder};
-use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt::{self, Display},
     fs::File,
     io::{BufWriter, Write as _},
     path::Path,
     sync::Arc,
 };
+use times::Times;
 
 /// The result of a run; `target/reports/chaos-<time>.json`.
 #[derive(Clone, Debug, Serialize)]
@@ -219,111 +221,6 @@ fn clients(evidence: &Evidence, not_asked: u64) -> Clients {
         *count += 1;
     }
     clients
-}
-
-/// How long things took.
-struct Times {
-    gap_us: Histogram<u64>,
-    delivery_us: Histogram<u64>,
-    accept_us: Histogram<u64>,
-}
-
-impl Times {
-    fn of(evidence: &Evidence) -> Self {
-        let histogram =
-            || Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("the bounds are in order");
-        let (gap_us, delivery_us, accept_us) = (histogram(), histogram(), histogram());
-        let mut times = Self { gap_us, delivery_us, accept_us };
-        let mut sent_us = vec![None; evidence.messages.len()];
-        for client in &evidence.clients {
-            times.sender(client, &mut sent_us);
-        }
-        for client in &evidence.clients {
-            times.receiver(client, evidence, &sent_us);
-        }
-        times
-    }
-
-    /// Gaps, and when each message was asked, by a client that was there until it was accepted.
-    fn sender(&mut self, client: &ClientHistory, sent_us: &mut [Option<u64>]) {
-        let mut there = There::default();
-        let mut asked: HashMap<u32, u64> = HashMap::new();
-        for noted in &client.entries {
-            if let Some(gap_us) = there.note(noted) {
-                self.gap_us.saturating_record(gap_us);
-            }
-            match noted.entry {
-                Entry::Invoked { ask: Ask::Send { message } } => {
-                    asked.entry(message).or_insert(noted.at_us);
-                }
-                Entry::Accepted { ask: Ask::Send { message }, .. } => {
-                    let at_us = asked.get(&message).copied().filter(|at| there.since(*at));
-                    if let (Some(at_us), None) = (at_us, sent_us[message as usize]) {
-                        sent_us[message as usize] = Some(at_us);
-                        self.accept_us.saturating_record(noted.at_us - at_us);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn receiver(&mut self, client: &ClientHistory, evidence: &Evidence, sent_us: &[Option<u64>]) {
-        let mut there = There::default();
-        for noted in &client.entries {
-            there.note(noted);
-            let Entry::Shown(shown) = &noted.entry else { continue };
-            let Event::Message { message, .. } = shown.event else { continue };
-            let sent = evidence.messages.get(message as usize);
-            if sent.is_some_and(|sent| sent.sender != client.user)
-                && let Some(at_us) = sent_us[message as usize].filter(|at| there.since(*at))
-            {
-                self.delivery_us.saturating_record(noted.at_us.saturating_sub(at_us));
-            }
-        }
-    }
-}
-
-/// Whether a client is where it is meant to be; what faults do to its connection is no absence.
-#[derive(Default)]
-struct There {
-    /// Since when it is there, and was connected once.
-    since_us: Option<u64>,
-    /// Since when it is cut off.
-    cut_us: Option<u64>,
-    is_connected: bool,
-    stalls: bool,
-}
-
-impl There {
-    fn since(&self, at_us: u64) -> bool {
-        self.since_us.is_some_and(|since| since <= at_us)
-    }
-
-    /// Takes an entry; the gap that it ends.
-    fn note(&mut self, noted: &Noted) -> Option<u64> {
-        match &noted.entry {
-            Entry::Connected { .. } => {
-                self.is_connected = true;
-                if !self.stalls {
-                    self.since_us.get_or_insert(noted.at_us);
-                }
-                return self.cut_us.take().map(|since| noted.at_us.saturating_sub(since));
-            }
-            Entry::Disconnected { heard_us, .. } if self.is_connected => {
-                (self.is_connected, self.cut_us) = (false, Some(*heard_us));
-            }
-            Entry::Away { .. } => *self = Self::default(),
-            // It does not notice what becomes of its connection.
-            Entry::Stalls => (self.since_us, self.cut_us, self.stalls) = (None, None, true),
-            Entry::Reads => {
-                self.stalls = false;
-                self.since_us = self.is_connected.then_some(noted.at_us);
-            }
-            _ => {}
-        }
-        None
-    }
 }
 
 impl Display for Report {

@@ -34,13 +34,16 @@ fn config(data: &Path) -> Config {
 }
 
 async fn start(config: &Config) -> Node {
-    let node = Box::pin(Node::start(config.clone(), &Roles::of(&[]), true)).await.unwrap();
-    timeout(PATIENCE, node.ready()).await.expect("ready in time").unwrap();
+    let node = Box::pin(Node::start(config.clone(), &Roles::of(&[]), true)).await;
+    let node = node.expect("the system starts");
+    let ready = timeout(PATIENCE, node.ready()).await.expect("ready in time");
+    ready.expect("no part of it failed");
     node
 }
 
 async fn stop(node: Node) {
-    timeout(PATIENCE, Box::pin(node.run_until(async {}))).await.expect("drains in time").unwrap();
+    let ended = timeout(PATIENCE, Box::pin(node.run_until(async {}))).await;
+    ended.expect("drains in time").expect("no part of it failed");
 }
 
 fn options(config: &Config, reports: &Path) -> RunOptions {

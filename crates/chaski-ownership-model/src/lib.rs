@@ -33,7 +33,7 @@
 //! owner's. `tests/protocol.rs` holds one such story in full.
 //!
 //! **Its teeth.** Each [`Flaw`] is a rule that is not kept; the checker must find what comes of it.
-//! Three of them the checker found in the code, which does not keep these rules yet:
+//! Three of them the checker found in the code, which has kept these rules since (ADR 17):
 //! [`Flaw::CursorNotTaken`], [`Flaw::ClockApart`], [`Flaw::LateClaims`].
 
 pub mod properties;
