@@ -5,6 +5,7 @@
 //! further back. Snapshot and tail meet on one position: no gap, no overlap.
 
 mod acks;
+mod admission;
 mod blocks;
 mod close;
 mod commands;
@@ -26,6 +27,7 @@ pub use config::HostConfig;
 pub use moves::{Elsewhere, Whereabouts};
 
 use acks::Acks;
+use admission::Admission;
 use chaski_auth::Verifier;
 use chaski_core::{DeviceId, Partition, UserId, placement::Placement};
 use chaski_ports::{Clock, Log};
@@ -72,6 +74,8 @@ pub struct HostParts {
     pub clock: Arc<dyn Clock>,
     /// Where users are placed.
     pub placement: Placement,
+    /// Whether sender services refuse who is blocked, and are to be watched whether they do.
+    pub blocks_visible: bool,
 }
 
 /// A delivery host.
@@ -89,6 +93,7 @@ pub struct DeliveryHost {
     receipts: Receipts,
     verdicts: Verdicts,
     revoked: Revoked,
+    admission: Admission,
     draining: AtomicBool,
 }
 
@@ -98,9 +103,11 @@ impl DeliveryHost {
     pub fn new(parts: HostParts, config: HostConfig) -> Arc<Self> {
         let acks = Acks::new(Arc::clone(&parts.messages), config.cursors_unsaved_max);
         let receipts = Receipts::new(Arc::clone(&parts.sender), config.receipts_pending_max);
+        let admission = Admission::new(config.hellos_per_second);
         Arc::new(Self {
             parts,
             config,
+            admission,
             served: watch::Sender::default(),
             rings: RwLock::default(),
             warm: watch::Sender::default(),

@@ -305,3 +305,25 @@ async fn who_takes_nothing_is_cut_when_silent_and_kept_when_heard_of() {
     assert!(shown < MESSAGES, "it was silent for longer than two heartbeats");
     world.end().await;
 }
+
+#[tokio::test]
+async fn l8_who_comes_in_a_storm_is_told_when_to_come_again_and_others_are_served() {
+    let config = HostConfig { hellos_per_second: 2, ..settings() };
+    let world = World::start(config, |_| async {}).await;
+    let mut first = world.device("ana", "phone", None).await;
+    world.device("ben", "phone", None).await;
+    let mut waits = Vec::new();
+    for user in ["cem", "dee"] {
+        let mut socket = world.socket(user, "phone", None).await;
+        let away = socket.hear("goAway").await;
+        assert_eq!((&away["reason"], &away["url"]), (&json!("BUSY"), &json!(null)));
+        waits.push(away["retryAfterMs"].as_u64().unwrap());
+        assert_eq!(socket.closed().await, 4002);
+    }
+    assert!(waits[0] > 0 && waits[1] > waits[0], "one after the other: {waits:?}");
+    world.around.message(&["ana"], text("g.1", 1, "ben", "x")).await;
+    assert_eq!(first.hear("newMessage").await["seq"], "1");
+    tokio::time::sleep(Duration::from_millis(waits[1])).await;
+    world.device("dee", "phone", None).await;
+    world.end().await;
+}

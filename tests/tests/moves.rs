@@ -1,7 +1,11 @@
 //! Planned moves on the real servers: while people write to one another, a delivery host drains,
 //! comes back, and a generator drains. Nothing is lost or doubled; how long each client is without
 //! a host, and how long a message takes meanwhile, is measured and printed.
-#![allow(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking; figures are told"
+)]
 
 use chaski::node::Role;
 use chaski_client::{Client, Disconnect, Event, Outcome};

@@ -133,7 +133,7 @@ impl PartitionBlocks {
         users: &[UserId],
         message: &v1::Message,
     ) {
-        let Some(leak) = self.leak(host.config.blocks_visible, users, message) else { return };
+        let Some(leak) = self.leak(host.parts.blocks_visible, users, message) else { return };
         let Leak { sender, recipient, code, since } = leak;
         let key = format!("recipients/{partition}/{offset}");
         let message_id = message_id(&message.message_id);

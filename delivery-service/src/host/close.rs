@@ -7,6 +7,8 @@ pub(super) enum CloseReason {
     Moved,
     /// This host goes away.
     Draining,
+    /// Others who came back are let in first; `goAway` has the time to come again.
+    Busy,
     /// The socket took no bytes for too long: resume.
     SlowConsumer,
     /// The token ended: get a new one.
@@ -30,7 +32,7 @@ impl CloseReason {
     pub(super) const fn code(self) -> u16 {
         match self {
             Self::Moved => 4001,
-            Self::Draining => 4002,
+            Self::Draining | Self::Busy => 4002,
             Self::SlowConsumer => 4003,
             Self::TokenExpired => 4004,
             Self::Silent => 4005,
@@ -47,6 +49,7 @@ impl CloseReason {
         match self {
             Self::Moved => "moved",
             Self::Draining => "draining",
+            Self::Busy => "busy with others who come back",
             Self::SlowConsumer => "slow consumer, resume",
             Self::TokenExpired => "token expired",
             Self::Silent => "no frame for two heartbeats",

@@ -15,6 +15,9 @@ pub struct HostConfig {
     pub heartbeat_seconds: u32,
     /// How long a new socket has for `hello`, in seconds.
     pub hello_seconds: u64,
+    /// How many sessions are let in each second, a second's worth at once; the others are told when
+    /// to come again (`goAway BUSY`). 0: no limit.
+    pub hellos_per_second: u32,
     /// How long a socket may take no bytes before it is cut as a slow consumer (4003), in seconds.
     pub write_seconds: u64,
     /// Most commands of one socket that are not yet answered; at the limit no more are read.
@@ -51,9 +54,6 @@ pub struct HostConfig {
     /// How long the end of the log may not be reached before clients are sent away, in
     /// milliseconds.
     pub behind_ms: u64,
-    /// Whether the sender service tells the blocked (`sender.blocks = "visible"`): then a message to
-    /// who blocks its sender, too, raises the alert `block-leak`.
-    pub blocks_visible: bool,
 }
 
 impl Default for HostConfig {
@@ -63,6 +63,7 @@ impl Default for HostConfig {
             burst_bytes: 64 << 10,
             heartbeat_seconds: 30,
             hello_seconds: 10,
+            hellos_per_second: 1000,
             write_seconds: 10,
             commands_inflight_max: 64,
             json_frame_bytes_max: 1_310_720,
@@ -79,7 +80,6 @@ impl Default for HostConfig {
             move_every_ms: 20,
             move_spread_ms: 100,
             behind_ms: 5000,
-            blocks_visible: false,
         }
     }
 }

@@ -23,6 +23,7 @@ use chaski_proto::{
     v1::{self, client_frame::Command, server_frame::Body},
 };
 use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 const JSON: &str = "chaski.v1.json";
 const PROTOBUF: &str = "chaski.v1.protobuf";
@@ -187,6 +188,11 @@ async fn welcome(host: Arc<DeliveryHost>, mut socket: Socket, greeting: Greeting
         let _ = socket.send(&v1::ServerFrame::notice(Body::GoAway(go_away))).await;
         return socket.close(reason).await;
     };
+    if let Err(wait) = host.admission.ask(Instant::now()) {
+        metrics::counter!("chaski_hellos_deferred_total").increment(1);
+        let _ = socket.send(&v1::ServerFrame::notice(Body::GoAway(busy(wait)))).await;
+        return socket.close(CloseReason::Busy).await;
+    }
     match opening::open(&host, &ring, &who, resume_after).await {
         Ok(start) => Session::new(host, ring, socket, identity, id).run(start).await,
         Err(problem) => {
@@ -200,6 +206,12 @@ async fn welcome(host: Arc<DeliveryHost>, mut socket: Socket, greeting: Greeting
                 .await;
         }
     }
+}
+
+/// Others come first: come again here, not before this.
+fn busy(wait: Duration) -> v1::GoAway {
+    let retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+    v1::GoAway { reason: "BUSY".into(), url: None, retry_after_ms }
 }
 
 /// This host goes away: come again, to another one.

@@ -195,6 +195,7 @@ impl World {
             verifier: Arc::new(Verifier::new([key.public_pem()]).unwrap()),
             clock: Arc::new(FixedClock),
             placement: Placement::new(1),
+            blocks_visible: false,
         };
         let host = DeliveryHost::new(parts, config);
         let tasks = Tasks::new();

@@ -146,9 +146,6 @@ impl Shared {
     }
 
     pub(crate) fn note(&self, client: u32, entry: Entry) {
-        if matches!(&entry, Entry::Shown(shown) if shown.position % 50 == 0) {
-            return;
-        }
         match &entry {
             Entry::Shown(_) => drop(self.counts.shown.fetch_add(1, Relaxed)),
             Entry::Accepted { ask: Ask::Send { .. }, .. } => {

@@ -56,6 +56,7 @@ const RANGES: &[(&str, RangeInclusive<u64>)] = &[
     ("delivery.burst_bytes", 1..=GIB),
     ("delivery.heartbeat_seconds", 1..=DAY_SECONDS),
     ("delivery.hello_seconds", 1..=DAY_SECONDS),
+    ("delivery.hellos_per_second", 0..=MANY),
     ("delivery.write_seconds", 1..=DAY_SECONDS),
     // With 0 no command would ever be read.
     ("delivery.commands_inflight_max", 1..=100_000),

@@ -22,7 +22,7 @@ use chaski_proto::v1::{
 };
 use chaski_rpc::{Endpoints, RemoteConnections, RemoteMessages, RemoteSender, Services};
 use chaski_runtime::{Owned, Readiness, Tasks};
-use chaski_sender_service::SenderService;
+use chaski_sender_service::{BlocksShown, SenderService};
 use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 
@@ -126,6 +126,7 @@ impl Parts {
             verifier: Arc::clone(&verifier),
             clock: Arc::clone(&ports.clock),
             placement,
+            blocks_visible: config.sender.blocks == BlocksShown::Visible,
         };
         let delivery =
             roles.has(Role::Delivery).then(|| DeliveryHost::new(parts, config.delivery.clone()));
