@@ -46,7 +46,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -94,6 +94,8 @@ pub struct DeliveryHost {
     verdicts: Verdicts,
     revoked: Revoked,
     admission: Admission,
+    /// How many sockets were opened.
+    sockets: AtomicU64,
     draining: AtomicBool,
 }
 
@@ -116,6 +118,7 @@ impl DeliveryHost {
             receipts,
             verdicts: Verdicts::default(),
             revoked: Revoked::default(),
+            sockets: AtomicU64::new(0),
             draining: AtomicBool::new(false),
         })
     }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
-use crate::generator::GeneratorConfig;
+use crate::generator::{GeneratorConfig, worker};
 use async_trait::async_trait;
 use chaski_core::{
     ChatId, SourceId,
@@ -10,9 +10,12 @@ use chaski_core::{
     record::{Action, Body, Command, Content, Input, Output, Rules, Send, Tick},
 };
 use chaski_embedded::{Embedded, EmbeddedOptions};
-use chaski_ports::{CheckpointStore, Claimed};
+use chaski_ports::{CheckpointStore, Claimed, ProducePolicy, Record, Topic};
+use chaski_proto::{SCHEMA, encode_input};
+use chaski_runtime::CancellationToken;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 const HERE: Partition = Partition(0);
 
@@ -108,10 +111,20 @@ async fn l6_an_older_owners_cursor_does_not_stand_beside_a_newer_ones_bucket() {
     assert_eq!(goes_on(&mut next, &log), outputs, "no place is given twice");
 }
 
-/// A store in which an older owner saves its checkpoint while a newer one restores.
+/// A store in which an older owner saves its checkpoint while a newer one restores, or in which the
+/// first bucket that is put takes until `put` is opened.
 struct Meanwhile {
     inner: Arc<dyn CheckpointStore>,
     older: Mutex<Option<Checkpoint>>,
+    put: Option<Arc<Slow>>,
+}
+
+struct Slow {
+    /// Whether the first put has begun.
+    begun: watch::Sender<bool>,
+    open: watch::Sender<bool>,
+    /// Cursors that were put before it was done.
+    early: watch::Sender<Vec<Offset>>,
 }
 
 #[async_trait]
@@ -130,6 +143,14 @@ impl CheckpointStore for Meanwhile {
         self.inner.snapshot(p, bucket).await
     }
     async fn put_snapshot(&self, p: Partition, snapshot: &Snapshot) -> Result<(), PortError> {
+        if let Some(slow) = &self.put {
+            let first = snapshot.bucket != CONTROL && !slow.begun.send_replace(true);
+            if first {
+                let _ = slow.open.subscribe().wait_for(|open| *open).await;
+            } else if snapshot.bucket == CONTROL && *slow.begun.borrow() && !*slow.open.borrow() {
+                slow.early.send_modify(|early| early.push(snapshot.as_of));
+            }
+        }
         self.inner.put_snapshot(p, snapshot).await
     }
     async fn save_watermark(
@@ -169,7 +190,7 @@ async fn l3_time_is_that_of_the_cursor_also_where_an_older_owner_saves_meanwhile
     old.fold(log[1]());
     let older = Mutex::new(Some(old.checkpoint()));
     let inner = Arc::clone(&g.checkpoints);
-    g.checkpoints = Arc::new(Meanwhile { inner, older });
+    g.checkpoints = Arc::new(Meanwhile { inner, older, put: None });
 
     let mut new = Owner::restore(&g, 2).await;
     assert_eq!((new.next, new.fold.control().now), (Offset(0), 0), "not the time of later");
@@ -193,4 +214,52 @@ async fn l5_state_and_cursor_come_back_together() {
     let again = Owner::restore(&g, 4).await;
     let control = |owner: &Owner<'_>| (owner.fold.control().now, owner.fold.control().rules);
     assert_eq!((again.next, control(&again)), (Offset(2), control(&owner)));
+}
+
+#[tokio::test]
+async fn l5_the_last_cursor_waits_for_the_buckets_of_the_save_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut g = generator(&dir);
+    g.config.snapshot_seconds = 1;
+    let closed = || watch::Sender::new(false);
+    let early = watch::Sender::new(Vec::new());
+    let slow = Arc::new(Slow { begun: closed(), open: closed(), early });
+    let (inner, older) = (Arc::clone(&g.checkpoints), Mutex::new(None));
+    g.checkpoints = Arc::new(Meanwhile { inner, older, put: Some(Arc::clone(&slow)) });
+    g.log.create_topics(1).await.unwrap();
+    let producer = g.log.producer(ProducePolicy::GiveUp).unwrap();
+    let put = |key: &'static str| {
+        let record = Record {
+            key: Bytes::from_static(b"chat"),
+            value: encode_input(&message(key)),
+            timestamp_ms: 7,
+            record_type: "submit",
+            schema: SCHEMA,
+            traceparent: None,
+        };
+        producer.append(Topic::NewMessages, HERE, record).unwrap()
+    };
+    let offset = put("a").await.unwrap();
+
+    let stop = CancellationToken::new();
+    let ends = async {
+        let _ = slow.begun.subscribe().wait_for(|begun| *begun).await;
+        put("b").await.unwrap();
+        // Until it is folded, and what comes of it is out.
+        let mut reader = g.log.reader(Topic::Recipients, HERE, Offset(0)).await.unwrap();
+        let mut records = 0;
+        while records < 2 {
+            records += reader.next().await.unwrap().len();
+        }
+        stop.cancel();
+        // As long as a save that does not wait takes many times over.
+        let mut early = slow.early.subscribe();
+        let told = early.wait_for(|early| !early.is_empty());
+        let told = tokio::time::timeout(std::time::Duration::from_millis(300), told).await;
+        assert!(told.is_err(), "a cursor while a bucket behind it is not saved");
+        slow.open.send_replace(true);
+    };
+    let (ran, ()) = tokio::join!(worker::run(&g, HERE, 1, &stop), ends);
+    ran.unwrap();
+    assert!(Owner::restore(&g, 2).await.next > offset, "the state is saved in the end");
 }

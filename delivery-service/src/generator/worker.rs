@@ -89,11 +89,14 @@ pub(super) async fn run(
     let last = worker.checkpoint();
     drop(worker);
     follower.await?;
-    saving.extend(last.map(|c| save(g, partition, epoch, c, reached)));
+    // One after the other: the last cursor counts on the buckets of the save before it, too.
     while let Some(saved) = saving.next().await {
         saved?;
     }
-    Ok(())
+    match last {
+        Some(last) => save(g, partition, epoch, last, reached).await,
+        None => Ok(()),
+    }
 }
 
 /// Writes a checkpoint once the frontier has reached it.

@@ -2,10 +2,14 @@
 
 use super::{DeliveryHost, ring::Ring, session::Who};
 use chaski_core::Position;
+use chaski_ports::Topic;
 use chaski_proto::{Problem, v1};
 use futures::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
 use tonic::Request;
+
+/// How often it is looked whether the ring has come to a place.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Where a session begins.
 pub(super) struct Start {
@@ -37,9 +41,29 @@ pub(super) async fn open(
             (unsaved.max(stored), None)
         }
     };
-    let known = ring.knows(position);
+    let known = ring.knows(position) || reached(host, ring, who, position).await;
     let position = if known { position } else { ring.newest() };
     Ok(Start { position, resync: !known, opening })
+}
+
+/// Whether the ring comes to a place that it does not know: it is in the log, and this host has
+/// yet to read it. The host that served the device before was further (L4: what was shown is not
+/// shown again at an earlier place).
+async fn reached(host: &DeliveryHost, ring: &Ring, who: &Who, position: Position) -> bool {
+    let Some(first) = position.first_offset_after() else { return false };
+    let partition = host.parts.placement.of_user(&who.user);
+    let read = async {
+        match host.parts.log.bounds(Topic::Recipients, partition).await {
+            Ok(bounds) if first <= bounds.end => {}
+            _ => return false,
+        }
+        while !ring.knows(position) {
+            tokio::time::sleep(LOOK).await;
+        }
+        true
+    };
+    let patience = Duration::from_secs(host.config.hello_seconds);
+    tokio::time::timeout(patience, read).await.unwrap_or(false)
 }
 
 /// Opens the device after a pause.

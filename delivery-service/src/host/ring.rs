@@ -48,7 +48,6 @@ struct Inner {
     /// What stands before is not kept in inboxes any more.
     inbox_start: Offset,
     users: HashMap<UserId, Slot>,
-    next_id: u64,
     sessions: usize,
     /// Why nobody is served here any more.
     closed: Option<CloseReason>,
@@ -82,7 +81,6 @@ impl Ring {
             end: start,
             inbox_start: Offset::default(),
             users: HashMap::new(),
-            next_id: 0,
             sessions: 0,
             closed: None,
         };
@@ -229,18 +227,24 @@ impl Ring {
         }
     }
 
-    /// A session of this device begins; an older one of the same device is sent away.
-    pub(super) fn subscribe(&self, user: &UserId, device: &DeviceId, issued_at: i64) -> Subscriber {
+    /// A session of this device begins, on the socket of this number. Of two sockets of a device the
+    /// one that was opened first is sent away: the `hello` of one that its client gave up may come
+    /// late.
+    pub(super) fn subscribe(
+        &self,
+        (user, device): (&UserId, &DeviceId),
+        issued_at: i64,
+        socket: u64,
+    ) -> Subscriber {
         let inner = &mut *self.inner.lock();
-        inner.next_id += 1;
         inner.sessions += 1;
         let whose = (user.clone(), device.clone());
-        let subscriber = Subscriber::new(inner.next_id, whose, issued_at, self.receipts_max);
+        let subscriber = Subscriber::new(socket, whose, issued_at, self.receipts_max);
         let slot = inner.users.entry(user.clone()).or_insert(Slot::new(inner.start));
-        slot.subscribers
-            .iter()
-            .filter(|other| other.device() == device)
-            .for_each(|other| other.dismiss(CloseReason::Replaced));
+        for other in slot.subscribers.iter().filter(|other| other.device() == device) {
+            let older = if other.socket() < socket { other } else { &subscriber };
+            older.dismiss(CloseReason::Replaced);
+        }
         slot.subscribers.push(subscriber.clone());
         if let Some(reason) = inner.closed {
             subscriber.dismiss(reason);

@@ -46,7 +46,7 @@ fn l5_a_cursor_before_the_ring_is_behind_never_skipped() {
 #[test]
 fn an_idle_device_does_not_fall_behind_a_busy_partition() {
     let ring = Ring::new(Offset(0), 1000, 10);
-    let here = ring.subscribe(&user("ana"), &"phone".parse().unwrap(), 7);
+    let here = ring.subscribe((&user("ana"), &"phone".parse().unwrap()), 7, 1);
     ring.push((1..50).map(|offset| entry(offset, &["ben"])).collect(), Offset(50));
     check(&ring, "ana", Position::BEGINNING, Some(&[]));
     check(&ring, "eve", Position::BEGINNING, None);
@@ -61,12 +61,16 @@ fn an_idle_device_does_not_fall_behind_a_busy_partition() {
 fn a_newer_socket_of_a_device_replaces_the_older_one() {
     let ring = Ring::new(Offset(0), 1000, 10);
     let (phone, desk) = ("phone".parse().unwrap(), "desk".parse().unwrap());
-    let first = ring.subscribe(&user("ana"), &phone, 7);
-    let other = ring.subscribe(&user("ana"), &desk, 7);
-    let second = ring.subscribe(&user("ana"), &phone, 7);
+    let first = ring.subscribe((&user("ana"), &phone), 7, 2);
+    let other = ring.subscribe((&user("ana"), &desk), 7, 3);
+    let second = ring.subscribe((&user("ana"), &phone), 7, 4);
     assert_eq!(first.dismissed(), Some(CloseReason::Replaced));
     assert_eq!((other.dismissed(), second.dismissed()), (None, None));
-    for subscriber in [&first, &other, &second] {
+    // The `hello` of a socket that its client gave up before the others.
+    let late = ring.subscribe((&user("ana"), &phone), 7, 1);
+    assert_eq!(late.dismissed(), Some(CloseReason::Replaced));
+    assert_eq!(second.dismissed(), None, "the newer one stays");
+    for subscriber in [&first, &other, &second, &late] {
         ring.unsubscribe(&user("ana"), subscriber);
     }
     assert_eq!(ring.sessions(), 0);
@@ -137,8 +141,8 @@ fn l5_a_cursor_before_what_inboxes_keep_is_told_where_to_go_on() {
 #[test]
 fn receipts_reach_the_sessions_they_are_for_and_only_the_latest_waits() {
     let ring = Ring::new(Offset(0), 1000, 1);
-    let ana = ring.subscribe(&user("ana"), &"phone".parse().unwrap(), 7);
-    let ben = ring.subscribe(&user("ben"), &"phone".parse().unwrap(), 7);
+    let ana = ring.subscribe((&user("ana"), &"phone".parse().unwrap()), 7, 5);
+    let ben = ring.subscribe((&user("ben"), &"phone".parse().unwrap()), 7, 6);
     let marks = |own, of: &[(&str, u64, u64)]| v1::ReceiptMarks {
         chat_id: "g.1".into(),
         marks: of
@@ -171,13 +175,13 @@ fn receipts_reach_the_sessions_they_are_for_and_only_the_latest_waits() {
 fn a_revocation_ends_sessions_with_tokens_issued_up_to_that_second() {
     let ring = Ring::new(Offset(0), 1000, 10);
     let (phone, desk) = ("phone".parse().unwrap(), "desk".parse().unwrap());
-    let other = ring.subscribe(&user("ana"), &desk, 7);
-    let session = ring.subscribe(&user("ana"), &phone, 8);
+    let other = ring.subscribe((&user("ana"), &desk), 7, 7);
+    let session = ring.subscribe((&user("ana"), &phone), 8, 8);
     ring.revoke(&user("ana"), &phone, 7);
     assert_eq!(session.dismissed(), None, "its token is newer");
     ring.revoke(&user("ana"), &phone, 8);
     assert_eq!(session.dismissed(), Some(CloseReason::Revoked));
-    let session = ring.subscribe(&user("ana"), &phone, 8);
+    let session = ring.subscribe((&user("ana"), &phone), 8, 9);
     session.renew(9);
     ring.revoke(&user("ana"), &phone, 8);
     assert_eq!((session.dismissed(), other.dismissed()), (None, None));
@@ -187,7 +191,7 @@ fn a_revocation_ends_sessions_with_tokens_issued_up_to_that_second() {
 fn a_change_of_settings_outlasts_what_was_asked_before_it() {
     let ring = Ring::new(Offset(0), 500, 10); // one entry
     let ana = user("ana");
-    let session = ring.subscribe(&ana, &"phone".parse().unwrap(), 7);
+    let session = ring.subscribe((&ana, &"phone".parse().unwrap()), 7, 10);
     assert_eq!(ring.hide_read(&ana), None);
     let change = v1::SettingsChange { hide_read_marks: true, by_device_id: "desk".into() };
     let entry = Entry::new(Offset(1), vec![ana.clone()], Event::SettingsChange(change), 100);
@@ -205,8 +209,8 @@ fn a_change_of_settings_outlasts_what_was_asked_before_it() {
 #[test]
 fn a_session_that_comes_while_all_are_sent_away_goes_too() {
     let ring = Ring::new(Offset(0), 1000, 10);
-    let first = ring.subscribe(&user("ana"), &"phone".parse().unwrap(), 7);
+    let first = ring.subscribe((&user("ana"), &"phone".parse().unwrap()), 7, 11);
     ring.dismiss(CloseReason::Moved);
-    let late = ring.subscribe(&user("ana"), &"desk".parse().unwrap(), 7);
+    let late = ring.subscribe((&user("ana"), &"desk".parse().unwrap()), 7, 12);
     assert_eq!([first.dismissed(), late.dismissed()], [Some(CloseReason::Moved); 2]);
 }

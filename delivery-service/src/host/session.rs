@@ -91,7 +91,8 @@ impl Session {
         hello: u32,
     ) -> Self {
         let who = Who { user: identity.user, device: identity.device };
-        let subscriber = ring.subscribe(&who.user, &who.device, identity.issued_at);
+        let subscriber =
+            ring.subscribe((&who.user, &who.device), identity.issued_at, socket.number);
         if let Some(revoked_at) = host.revoked.of(&who.user, &who.device) {
             subscriber.revoke(revoked_at);
         }

@@ -29,6 +29,8 @@ type Heard = Option<Result<Message, axum::Error>>;
 pub(super) struct Socket {
     socket: WebSocket,
     pub(super) json: bool,
+    /// Sockets of a host are numbered as they are opened.
+    pub(super) number: u64,
     /// The size limit of a frame.
     frame_max: usize,
     /// When the client was last heard of.
@@ -48,9 +50,9 @@ pub(super) enum Incoming {
 }
 
 impl Socket {
-    pub(super) fn new(socket: WebSocket, json: bool, frame_max: usize) -> Self {
+    pub(super) fn new(socket: WebSocket, number: u64, json: bool, frame_max: usize) -> Self {
         let ahead = VecDeque::new();
-        Self { socket, json, frame_max, heard: Instant::now(), ahead, ahead_bytes: 0 }
+        Self { socket, number, json, frame_max, heard: Instant::now(), ahead, ahead_bytes: 0 }
     }
 
     /// The next frame. Cancel safe.

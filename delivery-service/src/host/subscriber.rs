@@ -19,7 +19,8 @@ use tokio::sync::{Notify, SetOnce};
 pub(super) struct Subscriber(Arc<Shared>);
 
 struct Shared {
-    id: u64,
+    /// Sockets are numbered as they are opened.
+    socket: u64,
     device: DeviceId,
     /// When its token was issued; Unix seconds.
     issued_at: AtomicI64,
@@ -30,13 +31,13 @@ struct Shared {
 
 impl Subscriber {
     pub(super) fn new(
-        id: u64,
+        socket: u64,
         (user, device): (UserId, DeviceId),
         issued_at: i64,
         receipts_max: usize,
     ) -> Self {
         Self(Arc::new(Shared {
-            id,
+            socket,
             device,
             issued_at: issued_at.into(),
             wake: Notify::new(),
@@ -46,7 +47,11 @@ impl Subscriber {
     }
 
     pub(super) fn is(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
+        self.0.socket == other.0.socket
+    }
+
+    pub(super) fn socket(&self) -> u64 {
+        self.0.socket
     }
 
     pub(super) fn device(&self) -> &DeviceId {

@@ -22,7 +22,10 @@ use chaski_proto::{
     Problem,
     v1::{self, client_frame::Command, server_frame::Body},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 const JSON: &str = "chaski.v1.json";
@@ -66,12 +69,15 @@ async fn upgrade(
         true => host.config.json_frame_bytes_max,
         false => host.config.protobuf_frame_bytes_max,
     };
+    let number = host.sockets.fetch_add(1, Ordering::Relaxed);
     ws.read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
         .max_frame_size(OVERSIZE_FACTOR * frame_max)
         .max_message_size(OVERSIZE_FACTOR * frame_max)
-        .on_upgrade(move |socket| serve(host, Socket::new(socket, json, frame_max), identity))
+        .on_upgrade(move |socket| {
+            serve(host, Socket::new(socket, number, json, frame_max), identity)
+        })
 }
 
 /// The token in the header; none where there is no such header.

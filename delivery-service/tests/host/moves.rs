@@ -1,7 +1,7 @@
 //! Stories of partitions that go to another host, or come from one.
 
 use super::world::{self, PATIENCE, World, text};
-use chaski_core::Partition;
+use chaski_core::{Partition, Position};
 use chaski_delivery_service::host::{Elsewhere, Ending, HostConfig, Whereabouts};
 use serde_json::json;
 use std::time::Duration;
@@ -121,5 +121,27 @@ async fn who_has_lost_its_place_sends_its_clients_to_ask_anew() {
     let away = ana.hear("goAway").await;
     assert_eq!((&away["reason"], &away["url"]), (&json!("MOVED"), &json!(null)));
     assert_eq!(ana.closed().await, 4001);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn l4_a_device_that_was_shown_more_elsewhere_waits_until_this_host_has_read_it() {
+    let world = World::start(HostConfig::default(), |_| async {}).await;
+    // This host hears no more of the log; another one has shown the device what is in it.
+    world.deaf.send_replace(true);
+    world.around.message(&["ana"], text("g.1", 1, "ben", "x")).await;
+    let at = world.around.message(&["ana"], text("g.1", 2, "ben", "x")).await;
+    let shown = Position::at(at).0;
+    let mut ana = world.socket("ana", "phone", Some(shown)).await;
+    let patience = Duration::from_millis(300);
+    assert!(timeout(patience, ana.next()).await.is_err(), "not told to read again");
+    world.deaf.send_replace(false);
+    ana.hear("welcome").await;
+    world.around.message(&["ana"], text("g.1", 3, "ben", "x")).await;
+    assert_eq!(ana.hear("newMessage").await["seq"], "3", "nothing is shown again");
+    // A place that the log never gave is told as before.
+    let mut strange = world.socket("ana", "desk", Some(shown + 1000)).await;
+    strange.hear("welcome").await;
+    assert_eq!(strange.hear("resync").await["reason"], "UNKNOWN_POSITION");
     world.end().await;
 }
