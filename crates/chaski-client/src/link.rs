@@ -24,6 +24,9 @@ use tokio_tungstenite::tungstenite::{
 
 /// How long a draining host may still answer what is in flight.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
+/// With so little left for a welcome, 4502 says that the `hello` came too late (the machine slept, the
+/// network stood still), not that this client breaks the protocol.
+const HELLO_LATE: Duration = Duration::from_secs(5);
 /// How long an orderly close may take.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// When a token could not be renewed, the next attempt.
@@ -156,7 +159,13 @@ impl Link {
                 if frame.as_ref().is_some_and(|f| u16::from(f.code) == 1009) {
                     session.refuse_largest();
                 }
-                return Err(self.lost(Lost::closed(frame.clone())));
+                let late = self.welcomed_at.is_none() && now + HELLO_LATE >= self.welcome_by;
+                return Err(self.lost(match frame {
+                    Some(f) if u16::from(f.code) == 4502 && late => {
+                        Lost::For(Disconnect::Silent("the hello came too late"))
+                    }
+                    frame => Lost::closed(frame.clone()),
+                }));
             }
             // The answer to a WebSocket ping is queued by the library and leaves with a flush.
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {

@@ -256,6 +256,19 @@ async fn a_busy_host_is_asked_again_there_and_not_before_it_said() {
 }
 
 #[tokio::test]
+async fn a_hello_that_came_too_late_is_said_again() {
+    let server = Server::start().await;
+    let mut client = Client::new(config(&server)).unwrap();
+    beside(&mut client, async {
+        let conn = server.accept().await;
+        tokio::time::sleep(std::time::Duration::from_millis(5100)).await;
+        conn.close(4502).await;
+        server.accept().await.welcome(0).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn close_codes_say_whether_to_come_back() {
     for code in [1000, 1011, 4001, 4002, 4003, 4004, 4005, 4499] {
         let server = Server::start().await;
