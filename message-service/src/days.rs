@@ -66,7 +66,9 @@ pub(crate) fn inbox_start(
     let (gone, kept) = days.split_at(gone);
     // A day whose first record stands before a forgotten one had a clock that was ahead.
     let behind = gone.iter().map(|day| day.first).max();
-    let start = kept.iter().find(|day| behind.is_none_or(|gone| day.first > gone));
+    // Nor is an older day always the earlier one: a record may come long after its time.
+    let kept = kept.iter().filter(|day| behind.is_none_or(|gone| day.first > gone));
+    let start = kept.min_by_key(|day| day.first);
     start.and_then(|day| day.first.first_offset_after()).map_or(end, |next| Offset(next.0 - 1))
 }
 
@@ -100,6 +102,8 @@ mod tests {
         check(&days[1..], 130, 80);
         check(&[], 130, 900);
         check(&[(0, 0)], 3, 0);
+        // A record came twelve days after its time: nothing is gone for that.
+        check(&[(90, 70), (102, 0)], 102, 0);
         // A clock was ahead: its day begins among days that are gone.
         check(&[(100, 10), (101, 50), (102, 30), (103, 80)], 130, 80);
     }
