@@ -5,6 +5,7 @@
 )]
 
 mod http;
+mod patience;
 mod server;
 
 use chaski_client::{
@@ -235,35 +236,6 @@ async fn it_goes_where_it_is_sent_and_home_when_that_fails() {
         conn.go_away("DRAINING", None).await;
         drop(owner);
         home.accept().await.welcome(0).await;
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_busy_host_is_asked_again_there_and_not_before_it_said() {
-    let (home, owner) = (Server::start().await, Server::start().await);
-    let mut client = Client::new(config(&home)).unwrap();
-    beside(&mut client, async {
-        let mut conn = home.accept().await;
-        conn.go_away("MOVED", Some(owner.url() + "/v1/ws")).await;
-        let mut conn = owner.accept().await;
-        let sent_away = tokio::time::Instant::now();
-        conn.go_away_for(300, "BUSY", None).await;
-        owner.accept().await.welcome(0).await;
-        assert!(sent_away.elapsed() >= std::time::Duration::from_millis(300));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_hello_that_came_too_late_is_said_again() {
-    let server = Server::start().await;
-    let mut client = Client::new(config(&server)).unwrap();
-    beside(&mut client, async {
-        let conn = server.accept().await;
-        tokio::time::sleep(std::time::Duration::from_millis(5100)).await;
-        conn.close(4502).await;
-        server.accept().await.welcome(0).await;
     })
     .await;
 }
