@@ -129,6 +129,20 @@ impl Chat {
         self.members.iter().find(|m| m.user == user)
     }
 
+    /// The place at which the user last came into the chat.
+    pub(crate) fn joined(&self, user: User) -> u64 {
+        let (mut was_in, mut joined) = (false, 1);
+        for (seq, item) in (1..).zip(&self.items) {
+            let Item::Update(update) = item else { continue };
+            let is_in = update.members.iter().any(|(member, _)| *member == user);
+            if is_in && !was_in {
+                joined = seq;
+            }
+            was_in = is_in;
+        }
+        joined
+    }
+
     /// The spans of seq that the user may see, ascending; none for a stranger.
     pub(crate) fn visible(&self, user: User) -> Vec<(u64, u64)> {
         if let Some(member) = self.member(user) {

@@ -289,7 +289,12 @@ async fn history(
     for (seq, mut item) in seqs.into_iter().zip(items) {
         let hidden = item["hidden"] == true;
         let expected = chat.item(seq);
+        // Who comes back into a chat with its whole history has what they saw before from before
+        // their join, as anybody who comes (docs/guarantees.md).
+        let again = chat.all && chat.ever_left.contains(&user) && seq < chat.joined(user);
+        let blocked = |m: &Message| model.ever_blocked.contains(&(user, m.sender));
         let must = match (shown.get(&(name, seq)), expected.message()) {
+            (Some(false), Some(message)) if again && blocked(message) => None,
             (Some(hidden), _) => Some(*hidden),
             (None, Some(message)) => unseen_fate(model, user, message),
             (None, None) => Some(false),
