@@ -2,7 +2,7 @@ use super::*;
 use std::time::Instant;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,6 +50,9 @@ async fn expect(to: &mut TcpStream, bytes: &[u8]) {
     assert_eq!(seen, bytes);
 }
 
+/// Connections hear of a condition through two tasks of their own, in far less than this.
+const HEARD: Duration = Duration::from_millis(100);
+
 #[tokio::test]
 async fn bytes_pass_unchanged_both_ways_and_so_does_the_end() {
     let World { mut client, mut server, proxies: _proxies } = world().await;
@@ -67,6 +70,7 @@ async fn a_cut_holds_bytes_and_ends_and_new_connections_until_it_is_healed() {
     let World { mut client, mut server, proxies } = world().await;
     pass(&mut client, &mut server, b"before").await;
     proxies.set("a", "b", Condition::both(Flow::Hold));
+    sleep(HEARD).await;
     client.write_all(b"held").await.unwrap();
     server.write_all(b"held too").await.unwrap();
     client.shutdown().await.unwrap();
@@ -83,6 +87,7 @@ async fn one_way_is_cut_and_the_other_is_not() {
     let World { mut client, mut server, proxies } = world().await;
     let condition = Condition { there: Flow::Hold, back: Flow::Pass };
     proxies.set("a", "b", condition);
+    sleep(HEARD).await;
     pass(&mut server, &mut client, b"back").await;
     client.write_all(b"there").await.unwrap();
     nothing_comes(&mut server).await;
@@ -100,6 +105,7 @@ async fn a_new_connection_hangs_while_any_way_is_cut() {
     let proxies = Proxies::new(1);
     let to = Destination { name: "b".into(), address: behind.local_addr().unwrap() };
     proxies.set("a", "b", Condition { there: Flow::Pass, back: Flow::Hold });
+    sleep(HEARD).await;
     proxies.serve(front, Origin::One("a".into()), vec![to]);
     let _client = TcpStream::connect(address).await.unwrap();
     assert!(timeout(WHILE, behind.accept()).await.is_err());
@@ -112,6 +118,7 @@ async fn every_byte_comes_later_and_in_order() {
     let World { mut client, mut server, proxies } = world().await;
     let by = Duration::from_millis(120);
     proxies.set("a", "b", Condition { there: Flow::Late(by), back: Flow::Pass });
+    sleep(HEARD).await;
     let begun = Instant::now();
     pass(&mut client, &mut server, b"one").await;
     assert!(begun.elapsed() >= by, "{:?}", begun.elapsed());
