@@ -83,6 +83,11 @@ async fn a_hello_waits_for_the_ring_of_its_owner() {
     let config = HostConfig { hello_seconds: 1, ..HostConfig::default() };
     let world = World::open(config, before).await;
     let mut early = world.socket("ana", "phone", None).await;
+    let patience = Duration::from_millis(300);
+    assert!(
+        timeout(patience, early.next()).await.is_err(),
+        "it waits, as long as a hello may take"
+    );
     let away = early.hear("goAway").await;
     assert_eq!((&away["reason"], &away["url"]), (&json!("MOVED"), &json!(null)), "not to itself");
     assert_eq!(early.closed().await, 4001);
