@@ -17,6 +17,8 @@ mod groups;
 mod late;
 #[path = "e2e/messages.rs"]
 mod messages;
+#[path = "e2e/past.rs"]
+mod past;
 #[path = "e2e/receipts.rs"]
 mod receipts;
 #[path = "e2e/refusals.rs"]

@@ -50,8 +50,8 @@ async fn put_cursor(
     next: Offset,
     state: Bytes,
 ) -> Result<(), PortError> {
-    let as_of = Offset(next.0.saturating_sub(1));
-    let snapshot = Snapshot { bucket: CONTROL, epoch, as_of, state };
+    // The cursor itself, not the offset before it: there is none before the first one.
+    let snapshot = Snapshot { bucket: CONTROL, epoch, as_of: next, state };
     g.checkpoints.put_snapshot(partition, &snapshot).await?;
     // For whoever looks at how far this is.
     let watermark = Watermark { next, ..Watermark::default() };

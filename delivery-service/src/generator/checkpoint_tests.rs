@@ -132,6 +132,7 @@ impl CheckpointStore for Meanwhile {
     async fn snapshots(&self, partition: Partition) -> Result<Vec<Snapshot>, PortError> {
         let older = self.older.lock().take();
         if let Some(Checkpoint { as_of, buckets, control }) = older {
+            let as_of = as_of.next();
             let control = Snapshot { bucket: CONTROL, epoch: 1, as_of, state: control };
             for snapshot in buckets.iter().chain([&control]) {
                 self.inner.put_snapshot(partition, snapshot).await?;

@@ -41,29 +41,37 @@ pub(super) async fn open(
             (unsaved.max(stored), None)
         }
     };
-    let known = ring.knows(position) || reached(host, ring, who, position).await;
+    let known = ring.knows(position) || reached(host, ring, who, position).await?;
     let position = if known { position } else { ring.newest() };
     Ok(Start { position, resync: !known, opening })
 }
 
-/// Whether the ring comes to a place that it does not know: it is in the log, and this host has
-/// yet to read it. The host that served the device before was further (L4: what was shown is not
-/// shown again at an earlier place).
-async fn reached(host: &DeliveryHost, ring: &Ring, who: &Who, position: Position) -> bool {
-    let Some(first) = position.first_offset_after() else { return false };
+/// Whether the log has a place that the ring does not know; then the ring has come to it. The host
+/// that served the device before was further (L4: what was shown is not shown again at an earlier
+/// place). As long as this host cannot tell, the device must come again.
+async fn reached(
+    host: &DeliveryHost,
+    ring: &Ring,
+    who: &Who,
+    position: Position,
+) -> Result<bool, Problem> {
+    let Some(first) = position.first_offset_after() else { return Ok(false) };
     let partition = host.parts.placement.of_user(&who.user);
     let read = async {
-        match host.parts.log.bounds(Topic::Recipients, partition).await {
-            Ok(bounds) if first <= bounds.end => {}
-            _ => return false,
+        let bounds = host.parts.log.bounds(Topic::Recipients, partition).await.map_err(|error| {
+            tracing::warn!(%partition, %error, "the log does not say where it ends");
+        })?;
+        if first > bounds.end {
+            return Ok(false);
         }
         while !ring.knows(position) {
             tokio::time::sleep(LOOK).await;
         }
-        true
+        Ok(true)
     };
     let patience = Duration::from_secs(host.config.hello_seconds);
-    tokio::time::timeout(patience, read).await.unwrap_or(false)
+    let read = tokio::time::timeout(patience, read).await.unwrap_or(Err(()));
+    read.map_err(|()| Problem::unavailable("this host has not read the log so far; try again"))
 }
 
 /// Opens the device after a pause.

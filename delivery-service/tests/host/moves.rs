@@ -150,3 +150,21 @@ async fn l4_a_device_that_was_shown_more_elsewhere_waits_until_this_host_has_rea
     assert_eq!(strange.hear("resync").await["reason"], "UNKNOWN_POSITION");
     world.end().await;
 }
+
+#[tokio::test]
+async fn l4_a_device_is_not_told_to_read_again_by_a_host_that_cannot_tell_where_the_log_ends() {
+    let config = HostConfig { hello_seconds: 1, ..HostConfig::default() };
+    let world = World::start(config, |_| async {}).await;
+    world.deaf.send_replace(true);
+    let at = world.around.message(&["ana"], text("g.1", 1, "ben", "x")).await;
+    let shown = Some(Position::at(at).0);
+    let mut ana = world.socket("ana", "phone", shown).await;
+    let refused = ana.hear("error").await;
+    assert_eq!((&refused["status"], &refused["code"]), (&json!(503), &json!("unavailable")));
+    assert_eq!(ana.closed().await, 4002);
+    world.deaf.send_replace(false);
+    let mut ana = world.device("ana", "phone", shown).await;
+    world.around.message(&["ana"], text("g.1", 2, "ben", "x")).await;
+    assert_eq!(ana.hear("newMessage").await["seq"], "2", "nothing is shown again");
+    world.end().await;
+}

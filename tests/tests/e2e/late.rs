@@ -1,15 +1,10 @@
 //! What comes too late: messages that a recipient's client refuses, and events that inboxes do not
 //! keep any more.
 
-use chaski_core::{
-    ChatId,
-    record::{Action, Body, Command, Content, Input, Send},
-};
-use chaski_ports::{Clock as _, ProducePolicy, Record, SystemClock, Topic};
-use chaski_proto::encode_input;
-use chaski_tests::{Person, Set, World, until};
+use super::past::{ask, say};
+use chaski_core::ChatId;
+use chaski_tests::{Set, World, until};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 fn number(value: &Value) -> u64 {
     value.as_str().and_then(|text| text.parse().ok()).expect("a 64-bit number")
@@ -82,49 +77,17 @@ pub(crate) async fn a_recipient_refuses_a_late_message_once(set: Set) {
     assert_eq!(messages[1]["messageId"], late, "it stays in history");
 }
 
-/// A message as the sender service appends it, from days ago.
-fn old(from: &Person, to: &Person, key: &str, days: i64) -> (ChatId, Record) {
-    let (user, peer) = (from.id.parse().expect("legal"), to.id.parse().expect("legal"));
-    let chat = ChatId::direct(&user, &peer);
-    let accepted_at = SystemClock.now_ms() - days * 24 * 60 * 60 * 1000;
-    let send = Send {
-        to: Some(peer),
-        key: key.parse().expect("legal"),
-        content: Arc::new(Content {
-            body: Body::Text(key.to_owned().into()),
-            attachments: Vec::new(),
-        }),
-        sent_at: None,
-    };
-    let device = "phone".parse().expect("legal");
-    let action = Action::Send(send);
-    let input = Input::Command(Command { chat, user, device, accepted_at, action });
-    let record = Record {
-        key: chat.to_string().into(),
-        value: encode_input(&input),
-        timestamp_ms: SystemClock.now_ms(),
-        record_type: "command",
-        schema: chaski_proto::SCHEMA,
-        traceparent: None,
-    };
-    (chat, record)
-}
-
 /// The first messages are from forty days ago; inboxes keep thirty days.
 pub(crate) async fn events_that_have_expired_are_told_and_history_has_them(set: Set) {
     let world = World::start(set, |config| config.delivery.ring_bytes = 4_000).await;
     let (ana, ben) = (world.person("ana"), world.person("ben"));
     let mut phone = ben.device("phone").await;
-    let producer = world.log().await.producer(ProducePolicy::GiveUp).expect("a producer");
-    let mut chat = String::new();
+    let log = world.log().await;
+    let chat = ChatId::direct(&ana.id.parse().expect("legal"), &ben.id.parse().expect("legal"));
     for n in 0..6 {
-        let (id, record) = old(&ana, &ben, &format!("old {n}"), 40);
-        chat = id.to_string();
-        let partition = world.placement().of_chat(&id);
-        let appended = producer.append(Topic::NewMessages, partition, record).expect("admitted");
-        appended.await.expect("appended");
+        ask(&world, &log, (&ana, 40), (chat, say(&format!("old {n}"), Some(&ben)))).await;
     }
-    drop(producer);
+    drop(log);
     // Live they are shown, however old.
     for n in 0..6 {
         assert_eq!(phone.message().await["text"], json!(format!("old {n}")));

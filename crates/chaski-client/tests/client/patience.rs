@@ -1,9 +1,9 @@
 //! When a client waits, and when it tries again although it was sent away.
 
 use super::{beside, config, server::Server};
-use chaski_client::Client;
+use chaski_client::{Client, Config};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 #[tokio::test]
 async fn a_busy_host_is_asked_again_there_and_not_before_it_said() {
@@ -24,10 +24,11 @@ async fn a_busy_host_is_asked_again_there_and_not_before_it_said() {
 #[tokio::test]
 async fn a_hello_that_came_too_late_is_said_again() {
     let server = Server::start().await;
-    let mut client = Client::new(config(&server)).unwrap();
+    // So short that a `hello` is late from the start: no host waits longer than these 5 s.
+    let patience = Config { connect_timeout: Duration::from_secs(5), ..config(&server) };
+    let mut client = Client::new(patience).unwrap();
     beside(&mut client, async {
         let conn = server.accept().await;
-        sleep(Duration::from_millis(5100)).await;
         conn.close(4502).await;
         server.accept().await.welcome(0).await;
     })
