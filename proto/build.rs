@@ -3,11 +3,12 @@
 use prost::Message as _;
 use std::{env, error::Error, fs::File, path::PathBuf};
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "chaski/v1/client.proto",
     "chaski/v1/log.proto",
     "chaski/v1/stored.proto",
     "chaski/v1/services.proto",
+    "chaski/v1/relay.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -7,6 +7,7 @@
 mod answer;
 mod config;
 mod error;
+mod late;
 mod measure;
 mod moved;
 mod read;
@@ -16,6 +17,7 @@ mod service;
 mod write;
 
 pub use config::GatewayConfig;
+pub use late::LateRouter;
 pub use moved::moved_ws_router;
 pub use server::serve;
 pub use service::{Gateway, router};

@@ -1,4 +1,5 @@
-//! `/v1/ws` where no delivery host shares the process: says where the caller's host is, and closes.
+//! `/v1/ws` where no delivery host shares the process: says where the caller's host is, and closes;
+//! or carries the socket there.
 
 use crate::{GatewayConfig, error::Refusal, request::bearer, service::no_such_method};
 use axum::{
@@ -19,7 +20,8 @@ use chaski_proto::{
     Problem, client_frame,
     v1::{self, client_frame::Command, hosts_server::Hosts, server_frame::Body},
 };
-use http::HeaderMap;
+use chaski_relay::{NotRelayed, Relays, Tunnel};
+use http::{HeaderMap, Uri};
 use std::{sync::Arc, time::Duration};
 use tokio_tungstenite::tungstenite;
 use tonic::Request;
@@ -43,17 +45,22 @@ const OVERSIZE_FACTOR: usize = 2;
 
 /// How long the client may take to take the last frames and to close.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// Before a client comes again that cannot be told where, or for whom there is no room.
+const AGAIN_MS: u32 = 1000;
 
 struct Moved {
     hosts: Arc<dyn Hosts>,
+    relays: Option<Relays>,
     verifier: Arc<Verifier>,
     clock: Arc<dyn Clock>,
     config: GatewayConfig,
 }
 
-/// `GET /v1/ws`, answered with `goAway MOVED` and the URL of the caller's delivery host.
+/// `GET /v1/ws`, answered with `goAway MOVED` and the URL of the caller's delivery host, or carried
+/// to it where `relays` say so.
 pub fn moved_ws_router(
     hosts: Arc<dyn Hosts>,
+    relays: Option<Relays>,
     verifier: Arc<Verifier>,
     clock: Arc<dyn Clock>,
     config: GatewayConfig,
@@ -61,11 +68,12 @@ pub fn moved_ws_router(
     Router::new()
         .route("/v1/ws", get(upgrade))
         .method_not_allowed_fallback(no_such_method)
-        .with_state(Arc::new(Moved { hosts, verifier, clock, config }))
+        .with_state(Arc::new(Moved { hosts, relays, verifier, clock, config }))
 }
 
 async fn upgrade(
     State(moved): State<Arc<Moved>>,
+    asked: Uri,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
@@ -80,20 +88,38 @@ async fn upgrade(
         true => moved.config.body_bytes_max,
         false => moved.config.frame_bytes_max,
     };
+    let now_ms = moved.clock.now_ms();
+    let carry = moved.relays.as_ref().is_some_and(|relays| relays.wanted(&asked, now_ms));
     Ok(upgrade
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(16 * BUFFER_BYTES)
         .max_frame_size(OVERSIZE_FACTOR * frame_max)
         .max_message_size(OVERSIZE_FACTOR * frame_max)
-        .on_upgrade(move |socket| session(socket, moved, identity, Format { json, frame_max })))
+        .on_upgrade(move |socket| {
+            session(socket, moved, identity, Format { json, frame_max, carry })
+        }))
 }
 
-/// What frames are like.
+/// What frames are like, and whether they may be carried on.
 #[derive(Clone, Copy)]
 struct Format {
     json: bool,
     frame_max: usize,
+    carry: bool,
+}
+
+/// The first frame, and as it came.
+struct Hello {
+    id: u32,
+    hello: v1::Hello,
+    message: Message,
+}
+
+/// What comes of it.
+enum Answer {
+    End(End),
+    Carry(Relays, Tunnel, Message),
 }
 
 /// How a session ends: a last frame, and the close code.
@@ -111,6 +137,11 @@ impl End {
         let frame = v1::ServerFrame::reply(reply_to, Body::Error(problem.to_frame()));
         Self { frame: Some(frame), code }
     }
+
+    fn go_away(code: u16, reason: &str, url: Option<String>, retry_after_ms: u32) -> Self {
+        let go_away = v1::GoAway { reason: reason.into(), url, retry_after_ms };
+        Self { frame: Some(v1::ServerFrame::notice(Body::GoAway(go_away))), code }
+    }
 }
 
 async fn session(
@@ -122,7 +153,12 @@ async fn session(
     let hello = hello(&mut socket, format);
     let hello = tokio::time::timeout(moved.config.hello_timeout(), hello).await;
     let end = match hello {
-        Ok(Ok((id, hello))) => answer(&moved, identity, id, hello).await,
+        Ok(Ok(hello)) => match answer(&moved, identity, hello, format).await {
+            Answer::End(end) => end,
+            Answer::Carry(relays, tunnel, hello) => {
+                return relays.carry(socket, format.json, vec![hello], tunnel).await;
+            }
+        },
         Ok(Err(end)) => end,
         Err(_) => End::close(PROTOCOL_ERROR),
     };
@@ -134,22 +170,25 @@ async fn session(
 /// The first frame, which must be `hello`.
 async fn hello(
     socket: &mut WebSocket,
-    Format { json, frame_max }: Format,
-) -> Result<(u32, v1::Hello), End> {
-    let bytes: Bytes = loop {
+    Format { json, frame_max, carry: _ }: Format,
+) -> Result<Hello, End> {
+    let message = loop {
         match socket.recv().await {
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Text(text))) if json => break text.into(),
-            Some(Ok(Message::Binary(bytes))) if !json => break bytes,
+            Some(Ok(message @ Message::Text(_))) if json => break message,
+            Some(Ok(message @ Message::Binary(_))) if !json => break message,
             Some(Err(error)) if is_too_large(&error) => return Err(End::close(TOO_LARGE)),
             _ => return Err(End::close(PROTOCOL_ERROR)),
         }
     };
+    let bytes: Bytes = message.clone().into_data();
     if bytes.len() > frame_max {
         return Err(End::close(TOO_LARGE));
     }
     match client_frame(&bytes, json) {
-        Ok(v1::ClientFrame { id, command: Some(Command::Hello(hello)), .. }) => Ok((id, hello)),
+        Ok(v1::ClientFrame { id, command: Some(Command::Hello(hello)), .. }) => {
+            Ok(Hello { id, hello, message })
+        }
         Ok(_) => Err(End::close(PROTOCOL_ERROR)),
         Err(wrong) => Err(End::error(PROTOCOL_ERROR, wrong.id, &Problem::invalid(wrong.message))),
     }
@@ -161,33 +200,69 @@ fn is_too_large(error: &axum::Error) -> bool {
     matches!(cause, Some(tungstenite::Error::Capacity(_)))
 }
 
-/// Authenticates the hello and finds the host. The header's token, where there was one, counts.
-async fn answer(moved: &Moved, known: Option<Identity>, id: u32, hello: v1::Hello) -> End {
+/// Authenticates the hello and finds the host.
+async fn answer(
+    moved: &Moved,
+    known: Option<Identity>,
+    Hello { id, hello, message }: Hello,
+    format: Format,
+) -> Answer {
+    let identity = match authenticate(moved, known, id, hello) {
+        Ok(identity) => identity,
+        Err(end) => return Answer::End(*end),
+    };
+    if let Some(relays) = moved.relays.clone().filter(|_| format.carry) {
+        match relays.open(&identity, format.json) {
+            Ok(tunnel) => return Answer::Carry(relays, tunnel, message),
+            Err(NotRelayed::Full) => {
+                return Answer::End(End::go_away(DRAINING, "BUSY", None, AGAIN_MS));
+            }
+            Err(NotRelayed::Nowhere) => {}
+        }
+    }
+    Answer::End(located(moved, &identity).await)
+}
+
+/// Whose hello it is. The header's token, where there was one, counts.
+fn authenticate(
+    moved: &Moved,
+    known: Option<Identity>,
+    id: u32,
+    hello: v1::Hello,
+) -> Result<Identity, Box<End>> {
     let token = hello.token.unwrap_or_default();
     let identity = match known {
         Some(identity) => Ok(identity),
         None => moved.verifier.verify(&token, moved.clock.now_ms()).map_err(Problem::from),
     };
-    let identity = match identity {
-        Ok(identity) if identity.device.as_str() == hello.device_id => identity,
+    match identity {
+        Ok(identity) if identity.device.as_str() == hello.device_id => Ok(identity),
         Ok(_) => {
             let other = "deviceId differs from the token's device";
             let problem = Problem::new(401, "unauthenticated", other);
-            return End::error(NOT_AUTHENTICATED, id, &problem);
+            Err(Box::new(End::error(NOT_AUTHENTICATED, id, &problem)))
         }
         Err(problem) => {
             let revoked = problem.code == "revoked";
             let code = if revoked { REVOKED } else { NOT_AUTHENTICATED };
-            return End::error(code, id, &problem);
+            Err(Box::new(End::error(code, id, &problem)))
         }
-    };
+    }
+}
+
+/// Where the user is served.
+async fn located(moved: &Moved, identity: &Identity) -> End {
     let request = Request::new(v1::LocateRequest { user_id: identity.user.to_string() });
     let located = moved.hosts.locate(request);
-    let (go_away, code) = match tokio::time::timeout(moved.config.service_timeout(), located).await
-    {
+    match tokio::time::timeout(moved.config.service_timeout(), located).await {
         Ok(Ok(place)) => {
             let url = Some(place.into_inner().url);
-            (v1::GoAway { reason: "MOVED".into(), url, retry_after_ms: 0 }, MOVED)
+            let url = match &moved.relays {
+                Some(relays) => relays.address(url, moved.clock.now_ms()),
+                None => url,
+            };
+            let retry_after_ms = if url.is_some() { 0 } else { AGAIN_MS };
+            End::go_away(MOVED, "MOVED", url, retry_after_ms)
         }
         failed => {
             let problem = match failed {
@@ -195,11 +270,10 @@ async fn answer(moved: &Moved, known: Option<Identity>, id: u32, hello: v1::Hell
                 _ => Problem::unavailable("nobody said in time which host serves this user"),
             };
             tracing::warn!(%problem, "a client could not be told its host");
-            let retry_after_ms = problem.retry_after_ms.unwrap_or(1000);
-            (v1::GoAway { reason: "UNAVAILABLE".into(), url: None, retry_after_ms }, DRAINING)
+            let retry_after_ms = problem.retry_after_ms.unwrap_or(AGAIN_MS);
+            End::go_away(DRAINING, "UNAVAILABLE", None, retry_after_ms)
         }
-    };
-    End { frame: Some(v1::ServerFrame::notice(Body::GoAway(go_away))), code }
+    }
 }
 
 /// Says the last words and reads on until the client closes: what it has sent behind its hello

@@ -1,8 +1,8 @@
 //! Accepts connections and serves HTTP/1.1, HTTP/2 and WebSocket upgrades on them. `axum::serve`
 //! would do, but it bounds neither the connections nor the time a client takes to say something.
 
-use crate::GatewayConfig;
-use axum::{Router, body::Body};
+use crate::{GatewayConfig, LateRouter};
+use axum::body::Body;
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -45,11 +45,11 @@ const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(100);
 /// None at present: what goes wrong with one connection is that connection's.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    router: impl Into<LateRouter>,
     config: &GatewayConfig,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let server = Arc::new(Server::new(router, config, stop.clone()));
+    let server = Arc::new(Server::new(router.into(), config, stop.clone()));
     let permits = Arc::new(Semaphore::new(config.connections_max));
     let mut connections = JoinSet::new();
     loop {
@@ -100,7 +100,7 @@ async fn pause_after(error: &io::Error) {
 }
 
 struct Server {
-    router: Router,
+    router: LateRouter,
     http: Builder<TokioExecutor>,
     first_request: Duration,
     drain: Duration,
@@ -108,7 +108,7 @@ struct Server {
 }
 
 impl Server {
-    fn new(router: Router, config: &GatewayConfig, stop: CancellationToken) -> Self {
+    fn new(router: LateRouter, config: &GatewayConfig, stop: CancellationToken) -> Self {
         let first_request = Duration::from_millis(config.header_read_timeout_ms);
         let keepalive = Duration::from_millis(config.http2_keepalive_ms);
         let mut http = Builder::new(TokioExecutor::new());
@@ -132,7 +132,7 @@ impl Server {
         let begun = Notify::new();
         let service = service_fn(|request: Request<Incoming>| {
             begun.notify_one();
-            self.router.clone().oneshot(request.map(Body::new))
+            self.router.present().oneshot(request.map(Body::new))
         });
         let io = TokioIo::new(connection);
         let mut served = Box::pin(self.http.serve_connection_with_upgrades(io, service));

@@ -10,7 +10,7 @@ use chaski_core::{
 };
 use chaski_ports::{ErrorKind, PortError, Ports, ProducePolicy, Record, Topic};
 use chaski_proto::{Problem, SCHEMA, WriteToken, encode_connection_request, status_from_proto, v1};
-use chaski_runtime::{Owned, Tasks, run_owned};
+use chaski_runtime::{Owned, Tasks, Work, run_owned};
 use prost::Message as _;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -26,6 +26,7 @@ pub struct ConnectionService {
     /// Names the log of requests.
     pub(crate) source: SourceId,
     pub(crate) verdicts: Verdicts,
+    pub(crate) work: Work,
     /// A device that was not there for longer is retired.
     pub(crate) device_idle_days: u32,
     pub(crate) config: ConnectionsConfig,
@@ -42,8 +43,14 @@ impl ConnectionService {
         device_idle_days: u32,
         config: ConnectionsConfig,
     ) -> Self {
-        let verdicts = Verdicts::default();
-        Self { ports, placement, source, verdicts, device_idle_days, config }
+        let (verdicts, work) = (Verdicts::default(), Work::new(ROLE));
+        Self { ports, placement, source, verdicts, work, device_idle_days, config }
+    }
+
+    /// What its partitions do and cost. Reads are not among it: any host answers them.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.work.clone()
     }
 
     /// Decides in the owned partitions until the tasks stop.

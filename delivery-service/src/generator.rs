@@ -14,7 +14,7 @@ pub use config::{GeneratorConfig, WhoManages};
 
 use chaski_core::{Partition, SourceId, placement::Placement, record::Rules};
 use chaski_ports::{CheckpointStore, Clock, Log, PortError};
-use chaski_runtime::{CancellationToken, Owned, Restarts, Tasks, run_owned};
+use chaski_runtime::{CancellationToken, Owned, Restarts, Tasks, Work, run_owned};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -36,6 +36,8 @@ pub struct Generator {
     pub source: SourceId,
     /// What chats are decided by; told to the fold by ticks.
     pub rules: Rules,
+    /// What its partitions do and cost.
+    pub work: Work,
     /// Settings.
     pub config: GeneratorConfig,
 }

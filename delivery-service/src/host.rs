@@ -2,20 +2,26 @@
 //!
 //! Each owned partition has a [`ring`] of recent records, filled by its [`feed`]; a device is a
 //! cursor that reads the ring at its own pace, or pages from the message service where it is
-//! further back. Snapshot and tail meet on one position: no gap, no overlap.
+//! further back; where what is stored ends before the ring, all such devices share one read of the
+//! log ([`catch_up`]). Snapshot and tail meet on one position: no gap, no overlap.
 
 mod acks;
 mod admission;
+mod backlog;
 mod blocks;
+mod catch_up;
 mod close;
 mod commands;
 mod config;
+mod cost;
 mod entry;
 mod feed;
 mod marks;
 mod moves;
 mod opening;
+mod past;
 mod pulse;
+mod relay;
 mod revoked;
 mod ring;
 mod session;
@@ -25,17 +31,20 @@ mod upgrade;
 
 pub use config::HostConfig;
 pub use moves::{Elsewhere, Whereabouts};
+pub use relay::RelayService;
 
 use acks::Acks;
 use admission::Admission;
+use backlog::Backlog;
 use chaski_auth::Verifier;
-use chaski_core::{DeviceId, Partition, UserId, placement::Placement};
+use chaski_core::{DeviceId, Partition, SourceId, UserId, placement::Placement};
 use chaski_ports::{Clock, Log};
 use chaski_proto::{
     Problem,
     v1::{connections_server::Connections, messages_server::Messages, sender_server::Sender},
 };
-use chaski_runtime::{Gate, Owned, Tasks, run_owned};
+use chaski_relay::Relays;
+use chaski_runtime::{Gate, Owned, Tasks, Work, run_owned};
 use close::CloseReason;
 use commands::Verdicts;
 use marks::Receipts;
@@ -50,7 +59,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 /// The role's name in claims and assignments.
 pub const ROLE: &str = "delivery";
@@ -68,12 +77,16 @@ pub struct HostParts {
     pub connections: Arc<dyn Connections>,
     /// Where partitions are served.
     pub whereabouts: watch::Receiver<Whereabouts>,
+    /// Carries clients to other hosts; none: nobody is relayed from here.
+    pub relays: Option<Relays>,
     /// Checks tokens.
     pub verifier: Arc<Verifier>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Where users are placed.
     pub placement: Placement,
+    /// What the fan-out's records name as their source.
+    pub source: SourceId,
     /// Whether sender services refuse who is blocked, and are to be watched whether they do.
     pub blocks_visible: bool,
 }
@@ -94,9 +107,13 @@ pub struct DeliveryHost {
     verdicts: Verdicts,
     revoked: Revoked,
     admission: Admission,
+    backlog: Backlog,
+    /// Turns of those who read the log again.
+    catching_up: Semaphore,
     /// How many sockets were opened.
     sockets: AtomicU64,
     draining: AtomicBool,
+    work: Work,
 }
 
 impl DeliveryHost {
@@ -106,10 +123,13 @@ impl DeliveryHost {
         let acks = Acks::new(Arc::clone(&parts.messages), config.cursors_unsaved_max);
         let receipts = Receipts::new(Arc::clone(&parts.sender), config.receipts_pending_max);
         let admission = Admission::new(config.hellos_per_second);
+        let backlog = Backlog::new(config.backlog_ms_max);
         Arc::new(Self {
             parts,
             config,
             admission,
+            backlog,
+            catching_up: Semaphore::new(catch_up::READS_MAX),
             served: watch::Sender::default(),
             rings: RwLock::default(),
             warm: watch::Sender::default(),
@@ -120,6 +140,7 @@ impl DeliveryHost {
             revoked: Revoked::default(),
             sockets: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            work: Work::new(ROLE),
         })
     }
 
@@ -172,12 +193,24 @@ impl DeliveryHost {
         self.warm.subscribe()
     }
 
+    /// What its partitions do and cost.
+    pub fn work(&self) -> Work {
+        self.work.clone()
+    }
+
+    /// How many devices wait for a read of the log, or are served by one.
+    #[must_use]
+    pub fn catching_up(&self) -> usize {
+        self.rings.read().values().map(|ring| ring.waiting.len()).sum()
+    }
+
     /// Waits until nothing is served here any more, because others own it and serve it; at most
     /// about as long as an owner is waited for.
     pub async fn handed_over(&self) {
         let mut served = self.served.subscribe();
         let most = Duration::from_millis(self.config.move_ms);
-        let _ = tokio::time::timeout(most, served.wait_for(Owned::is_empty)).await;
+        let _ = tokio::time::timeout(most, served.wait_for(|served| served.partitions.is_empty()))
+            .await;
     }
 
     /// Sends all clients away, their commands answered first, and saves what they acknowledged.

@@ -4,10 +4,16 @@
 
 #[path = "host/around.rs"]
 mod around;
+#[path = "host/backlog.rs"]
+mod backlog;
+#[path = "host/behind.rs"]
+mod behind;
 #[path = "host/hearing.rs"]
 mod hearing;
 #[path = "host/moves.rs"]
 mod moves;
+#[path = "host/relay.rs"]
+mod relay;
 #[path = "host/world.rs"]
 mod world;
 

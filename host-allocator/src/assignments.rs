@@ -1,9 +1,12 @@
 //! Who owns what, in memory: followed in the coordinator, read without asking it. While the
 //! coordinator is not reachable, the table stays as it was.
 
-use crate::{AllocatorConfig, AllocatorError, Host, Role, members::Members, znode::Assignment};
+use crate::{
+    AllocatorConfig, AllocatorError, Host, Role, members::Members, registration::alive,
+    znode::Assignment,
+};
 use chaski_core::{Partition, UserId, placement::Placement};
-use chaski_ports::{Coordinator, PortError, Watch};
+use chaski_ports::{Coordinator, ErrorKind, PortError, Watch};
 use chaski_runtime::CancellationToken;
 use futures::{StreamExt as _, future::try_join_all, stream::FuturesUnordered};
 use std::{collections::HashMap, sync::Arc};
@@ -38,6 +41,7 @@ impl Assignments {
         config: AllocatorConfig,
     ) -> (Self, Follower) {
         let (tell, table) = watch::channel(Arc::new(Table {
+            session: 0,
             hosts: HashMap::new(),
             owners: vec![None; partitions as usize],
         }));
@@ -62,13 +66,15 @@ impl Assignments {
     /// What a host owns, each partition with its epoch, ascending.
     #[must_use]
     pub fn mine(&self, host: &str) -> Vec<(Partition, u64)> {
+        self.table.borrow().mine(host)
+    }
+
+    /// The same, as read in this session of the coordinator. Nothing while the table is of an
+    /// earlier one: what stands in it may have been given to others since.
+    #[must_use]
+    pub fn mine_in(&self, session: u64, host: &str) -> Vec<(Partition, u64)> {
         let table = self.table.borrow();
-        let owners = (0..).map(Partition).zip(&table.owners);
-        owners
-            .filter_map(|(partition, owner)| Some((partition, owner.as_ref()?)))
-            .filter(|(_, (owner, _))| **owner == *host)
-            .map(|(partition, (_, epoch))| (partition, *epoch))
-            .collect()
+        if table.session == session { table.mine(host) } else { Vec::new() }
     }
 
     /// The hosts that are there, ascending by id.
@@ -150,6 +156,8 @@ impl Lookup {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Table {
+    /// The coordinator's session in which it was read; 0 before the first.
+    session: u64,
     /// The hosts that are there.
     hosts: HashMap<Arc<str>, Host>,
     /// Owner and epoch of each partition.
@@ -157,6 +165,15 @@ struct Table {
 }
 
 impl Table {
+    fn mine(&self, host: &str) -> Vec<(Partition, u64)> {
+        let owners = (0..).map(Partition).zip(&self.owners);
+        owners
+            .filter_map(|(partition, owner)| Some((partition, owner.as_ref()?)))
+            .filter(|(_, (owner, _))| **owner == *host)
+            .map(|(partition, (_, epoch))| (partition, *epoch))
+            .collect()
+    }
+
     fn owner_of(&self, partition: Partition) -> Option<Owner> {
         let (host, epoch) = self.owners.get(partition.0 as usize)?.as_ref()?;
         let known = self.hosts.get(host);
@@ -176,6 +193,7 @@ pub struct Follower {
 
 /// What was read of a part.
 enum News {
+    Session(u64),
     Hosts(HashMap<Arc<str>, Host>),
     Owner(Partition, Option<(Arc<str>, u64)>),
 }
@@ -203,6 +221,7 @@ impl Follower {
     }
 
     async fn follow(&self) -> Result<std::convert::Infallible, PortError> {
+        let session = alive(&*self.coordinator).await;
         let mut members = Members::watch(&*self.coordinator, self.role).await?;
         let partitions = self.tell.borrow().owners.len() as u32;
         // A watch on a node does not tell of its children's content, so every assignment has its
@@ -217,6 +236,12 @@ impl Follower {
             news.extend(read);
         }
         news.push(News::Hosts(members.read().await?));
+        // Each watch is of one session, but not all of them need be of the same.
+        if self.coordinator.session().borrow().alive() != Some(session) {
+            let another = "another session began while the assignments were read";
+            return Err(PortError::new(ErrorKind::Unavailable, another));
+        }
+        news.push(News::Session(session));
         self.publish(news);
         loop {
             tokio::select! {
@@ -255,6 +280,7 @@ impl Follower {
             let mut table = Table::clone(told);
             for news in news {
                 match news {
+                    News::Session(session) => table.session = session,
                     News::Hosts(hosts) => table.hosts = hosts,
                     News::Owner(partition, owner) => table.owners[partition.0 as usize] = owner,
                 }

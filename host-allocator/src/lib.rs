@@ -9,11 +9,14 @@
 //! runs on.
 
 mod assignments;
+mod balance;
 mod config;
 mod error;
+mod loans;
 mod locate;
 mod members;
 mod placement;
+mod rebalance;
 mod registration;
 mod service;
 mod znode;

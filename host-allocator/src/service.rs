@@ -6,8 +6,10 @@
 
 use crate::{
     AllocatorConfig, AllocatorError, Host, Role,
+    loans::settle,
     members::Members,
-    place,
+    rebalance::Loads,
+    registration::alive,
     znode::{ALLOCATOR, Assignment},
 };
 use chaski_core::Partition;
@@ -16,15 +18,20 @@ use chaski_runtime::CancellationToken;
 use futures::future::try_join_all;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    pin::pin,
     sync::Arc,
+    time::Duration,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// L8: so many reads or writes are on their way at once.
 const CALLS_MAX: usize = 32;
 
 /// How often a table that somebody else changed meanwhile is read again before giving up leading.
 const ROUNDS_MAX: usize = 3;
+
+/// How often it is looked whether a host has too much load.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Assigns partitions to hosts, while it leads.
 pub struct Allocator {
@@ -71,6 +78,7 @@ impl Allocator {
 
     /// From the wait for leading to its loss.
     async fn term(&self) -> Result<(), PortError> {
+        alive(&*self.coordinator).await;
         let leadership = self.coordinator.lead(ALLOCATOR, &self.id).await?;
         tracing::info!(id = self.id, "leading the allocation");
         let _leading = Leading::new();
@@ -108,18 +116,19 @@ impl Drop for Leading {
 }
 
 /// The allocation of one role by the leader.
-struct Reign<'a> {
+pub(crate) struct Reign<'a> {
     coordinator: &'a dyn Coordinator,
-    leadership: &'a dyn Leadership,
-    role: Role,
+    pub(crate) leadership: &'a dyn Leadership,
+    pub(crate) role: Role,
     partitions: u32,
     config: &'a AllocatorConfig,
 }
 
 /// What stands in the coordinator for one partition.
-struct Slot {
-    host: Option<Arc<str>>,
-    expect: Expect,
+#[derive(PartialEq)]
+pub(crate) struct Slot {
+    pub(crate) assignment: Option<Assignment>,
+    pub(crate) expect: Expect,
 }
 
 /// An owner that is not there.
@@ -152,6 +161,9 @@ impl Reign<'_> {
     async fn govern(&self) -> Result<std::convert::Infallible, PortError> {
         let mut members = Members::watch(self.coordinator, self.role).await?;
         let (mut gone, mut weights) = (HashMap::new(), HashMap::new());
+        let mut loads = Loads::new(self.config.clone());
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // Read every time: an operator may have written since.
             let mut slots = self.read().await?;
@@ -176,9 +188,18 @@ impl Reign<'_> {
                 }
             };
             let same = standing(&hosts);
-            tokio::select! {
-                changed = change(&mut members, &same) => changed?,
-                () = grace_ends => {}
+            let mut grace_ends = pin!(grace_ends);
+            loop {
+                tokio::select! {
+                    changed = change(&mut members, &same) => break changed?,
+                    () = &mut grace_ends => break,
+                    _ = look.tick(), if self.config.rebalance => {}
+                }
+                let hosts = members.read().await?;
+                if standing(&hosts) != same {
+                    break;
+                }
+                self.rebalance(&mut loads, &hosts, &counted, &mut slots).await?;
             }
         }
     }
@@ -193,7 +214,8 @@ impl Reign<'_> {
         weights: &HashMap<Arc<str>, u32>,
         slots: &[Slot],
     ) {
-        let owners = slots.iter().filter_map(|slot| slot.host.clone());
+        let owners =
+            slots.iter().filter_map(|slot| Some(Arc::clone(&slot.assignment.as_ref()?.host)));
         let missing: BTreeSet<_> = owners.filter(|owner| !hosts.contains_key(owner)).collect();
         gone.retain(|host, _| missing.contains(host));
         for host in missing {
@@ -202,7 +224,7 @@ impl Reign<'_> {
         }
     }
 
-    async fn read(&self) -> Result<Vec<Slot>, PortError> {
+    pub(crate) async fn read(&self) -> Result<Vec<Slot>, PortError> {
         let mut slots = Vec::new();
         let all: Vec<_> = (0..self.partitions).map(Partition).collect();
         for some in all.chunks(CALLS_MAX) {
@@ -216,16 +238,16 @@ impl Reign<'_> {
         Ok(slots)
     }
 
-    fn slot(&self, partition: Partition, node: Option<&Node>) -> Slot {
+    pub(crate) fn slot(&self, partition: Partition, node: Option<&Node>) -> Slot {
         let Some(node) = node else {
-            return Slot { host: None, expect: Expect::Absent };
+            return Slot { assignment: None, expect: Expect::Absent };
         };
-        let host = Assignment::decode(&node.data).map(|assignment| assignment.host);
-        if let Err(error) = &host {
+        let assignment = Assignment::decode(&node.data);
+        if let Err(error) = &assignment {
             // Written anew, as if nobody owned it.
             tracing::error!(role = %self.role, %partition, %error, "assignment cannot be read");
         }
-        Slot { host: host.ok(), expect: Expect::Version(node.version) }
+        Slot { assignment: assignment.ok(), expect: Expect::Version(node.version) }
     }
 
     /// Writes what has to change for these hosts.
@@ -251,8 +273,8 @@ impl Reign<'_> {
         slots: &mut [Slot],
         hosts: &BTreeMap<Arc<str>, u32>,
     ) -> Result<(), PortError> {
-        let current: Vec<_> = slots.iter().map(|slot| slot.host.clone()).collect();
-        let placed = place(&current, hosts);
+        let current: Vec<_> = slots.iter().map(|slot| slot.assignment.clone()).collect();
+        let placed = settle(&current, hosts);
         let moved = (0..).map(Partition).zip(placed).zip(&current);
         let moved: Vec<_> = moved
             .filter(|((_, new), old)| new != *old)
@@ -260,11 +282,10 @@ impl Reign<'_> {
             .collect();
         for some in moved.chunks(CALLS_MAX) {
             let expects = some.iter().map(|(p, _)| slots[p.0 as usize].expect);
-            let writes = some.iter().zip(expects).map(|((partition, host), expect)| {
-                let host = Arc::clone(host);
+            let writes = some.iter().zip(expects).map(|((partition, assignment), expect)| {
+                let data = assignment.encode();
                 async move {
                     let path = self.role.assignment(*partition);
-                    let data = Assignment { host }.encode();
                     self.leadership.put(&path, data, expect).await
                 }
             });

@@ -3,7 +3,7 @@
 //! | path | content | life |
 //! |---|---|---|
 //! | `/hosts/<role>/<host id>` | [`Host`] as JSON | the host's session |
-//! | `/assignments/<role>/<partition, 5 digits>` | `{"host": "<host id>"}`; its epoch is the owner's | for ever |
+//! | `/assignments/<role>/<partition, 5 digits>` | `{"host": "<host id>"}`, lent out also `"home"`; its epoch is the owner's | for ever |
 //! | `/allocator/…` | the candidates for leading | their sessions |
 //!
 //! Few nodes: one per host and per partition, never one per user.
@@ -11,7 +11,11 @@
 use bytes::Bytes;
 use chaski_core::Partition;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 /// Where allocators contend for leading.
 pub(crate) const ALLOCATOR: &str = "/allocator";
@@ -96,6 +100,10 @@ pub struct Host {
     /// full). Their former owner sends its clients away once the new one says this.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub warm: BTreeSet<u32>,
+    /// What each partition that runs there costs it, in thousandths of a core. `None`: it does not
+    /// tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<BTreeMap<u32, u32>>,
 }
 
 fn one() -> u32 {
@@ -118,6 +126,7 @@ impl Host {
             capacity: 1,
             draining: false,
             warm: BTreeSet::new(),
+            load: None,
         }
     }
 
@@ -131,12 +140,21 @@ impl Host {
 }
 
 /// Who owns a partition.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Assignment {
+    /// Who serves it.
     pub(crate) host: Arc<str>,
+    /// Whose it is by the placement, where that host has too much load and has lent it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) home: Option<Arc<str>>,
 }
 
 impl Assignment {
+    /// To the host whose it is.
+    pub(crate) const fn to(host: Arc<str>) -> Self {
+        Self { host, home: None }
+    }
+
     pub(crate) fn encode(&self) -> Bytes {
         encode(self)
     }
@@ -166,12 +184,20 @@ mod tests {
         let newer = golden.replace("\"region\"", "\"zone\":\"b\",\"region\"");
         assert_eq!(Host::decode(newer.as_bytes()).unwrap(), host);
 
+        let loaded = Host { load: Some([(3, 120), (7, 0)].into()), ..host.clone() };
+        let golden_loaded = golden.replace("1}", r#"1,"load":{"3":120,"7":0}}"#);
+        assert_eq!(loaded.encode(), golden_loaded);
+        assert_eq!(Host::decode(golden_loaded.as_bytes()).unwrap(), loaded);
+
         let leaving = Host { draining: true, warm: [3, 7].into(), ..host };
         let golden = golden.replace("1}", r#"1,"draining":true,"warm":[3,7]}"#);
         assert_eq!(leaving.encode(), golden);
         assert_eq!(Host::decode(golden.as_bytes()).unwrap(), leaving);
 
-        assert_eq!(Assignment { host: "h1".into() }.encode(), r#"{"host":"h1"}"#);
+        assert_eq!(Assignment::to("h1".into()).encode(), r#"{"host":"h1"}"#);
+        let lent = Assignment { host: "h2".into(), home: Some("h1".into()) };
+        assert_eq!(lent.encode(), r#"{"host":"h2","home":"h1"}"#);
+        assert_eq!(Assignment::decode(br#"{"host":"h2","home":"h1"}"#).unwrap(), lent);
         assert_eq!(Role::Delivery.assignment(Partition(7)), "/assignments/delivery/00007");
     }
 }

@@ -6,11 +6,12 @@ use chaski_core::{
     Offset, Origin, Partition, Position, SourceId, Verdict, Watermark, connection::Blocks,
     record::UnixMs,
 };
+use chaski_planted::Bug;
 use chaski_ports::{InboxDay, LogRecord, PortError, StoreBatch, Topic, WatermarkRow};
 use chaski_proto::{Malformed, RecipientRecord, v1};
 use chaski_records::{ALERT_HOLE, Undertaker};
-use chaski_runtime::{CancellationToken, Restarts};
-use std::{collections::HashSet, time::Duration};
+use chaski_runtime::{CancellationToken, Restarts, Tally};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 /// So many records in one batch are written without waiting for more.
@@ -19,6 +20,9 @@ const FULL_BATCH: usize = 500;
 const EDGES: usize = 1000;
 /// How often the cursor is shown to the log's stock tools.
 const MIRROR_EVERY: Duration = Duration::from_secs(2);
+/// What a record costs here, and each row that it becomes, about ([`Tally`]).
+const RECORD_COST: Duration = Duration::from_micros(10);
+const ROW_COST: Duration = Duration::from_micros(4);
 
 /// Folds the partition until `stop`; after a failure that may pass, starts again from the last
 /// watermark.
@@ -49,15 +53,20 @@ async fn fold(
     // From the claim on, what an older owner saves counts less than what this one saves (L6).
     let epoch = service.ports.checkpoints.claim(ROLE, partition, epoch).await?.epoch;
     let rows = service.ports.checkpoints.watermarks(ROLE, partition, 1).await?;
-    let mark = rows.into_iter().next().map(|row| row.watermark).unwrap_or_default();
+    let mut mark = rows.into_iter().next().map(|row| row.watermark).unwrap_or_default();
+    if chaski_planted::is(Bug::FilterWithoutPlace) {
+        mark.high.clear();
+    }
     tracing::info!(%partition, epoch, from = %mark.next, "storing starts");
     let mut reader = service.ports.log.reader(Topic::Recipients, partition, mark.next).await?;
     let blocks = blocks_at(service, partition, mark.next).await?;
     let days = service.ports.messages.inbox_days(partition).await?;
     let days = days.into_iter().map(|day| day.day).collect();
     service.progress.advance(partition, &mark);
+    let tally = service.work.tally(partition);
+    tally.begin(mark.next);
     let saved = mark.clone();
-    let mut fold = Fold { service, partition, epoch, mark, saved, blocks, days, hole: None };
+    let mut fold = Fold { service, partition, epoch, mark, saved, blocks, days, hole: None, tally };
     let every = Duration::from_millis(service.config.watermark_ms);
     let mut save_at = Instant::now() + every;
     let write_every = Duration::from_millis(service.config.write_every_ms);
@@ -121,6 +130,7 @@ struct Fold<'a> {
     days: HashSet<u32>,
     /// Since when records wait behind a hole, and whether that was told.
     hole: Option<(Instant, bool)>,
+    tally: Arc<Tally>,
 }
 
 impl Fold<'_> {
@@ -136,16 +146,23 @@ impl Fold<'_> {
             mark.next = record.offset.next();
         }
         metrics::counter!("chaski_stored_records_total").increment(records.len() as u64);
-        metrics::counter!("chaski_stored_rows_total")
-            .increment((batch.inbox.len() + batch.messages.len()) as u64);
+        let rows = batch.inbox.len() + batch.messages.len();
+        metrics::counter!("chaski_stored_rows_total").increment(rows as u64);
         if !batch.blocks.is_empty() && !batch.memberships.is_empty() {
             // Who joins a chat with its history must find the blocks of before there (L7).
             let blocks = std::mem::take(&mut batch.blocks);
             let first = StoreBatch { blocks, ..StoreBatch::default() };
             self.service.ports.messages.write(first).await?;
         }
-        self.service.ports.messages.write(batch).await?;
+        let written = self.service.ports.messages.write(batch).await;
+        if !chaski_planted::is(Bug::FailedWritesPass) {
+            written?;
+        }
         self.service.progress.advance(self.partition, &mark);
+        if let Some(last) = records.last() {
+            let cost = RECORD_COST * records.len() as u32 + ROW_COST * rows as u32;
+            self.tally.took(records.len(), cost, mark.next, last.timestamp_ms);
+        }
         self.mark = mark;
         self.tell_hole().await
     }
@@ -158,7 +175,11 @@ impl Fold<'_> {
     ) -> Result<(), Malformed> {
         let placed = RecipientRecord::decode(record.value.clone())?;
         let Some((source, origin)) = placed.origin else { return placed.entry.map(drop) };
-        match mark.admit(source, origin, placed.prev) {
+        let verdict = match mark.admit(source, origin, placed.prev) {
+            Verdict::Repeat if chaski_planted::is(Bug::StoreWithoutFilter) => Verdict::Apply,
+            verdict => verdict,
+        };
+        match verdict {
             Verdict::Apply => {
                 self.hole = None;
                 let entry = placed.entry?;
@@ -218,7 +239,11 @@ impl Fold<'_> {
     async fn save(&mut self) -> Result<(), PortError> {
         if self.saved != self.mark {
             let row = WatermarkRow { epoch: self.epoch, watermark: self.mark.clone() };
-            self.service.ports.checkpoints.save_watermark(ROLE, self.partition, &row).await?;
+            let saved =
+                self.service.ports.checkpoints.save_watermark(ROLE, self.partition, &row).await;
+            if !chaski_planted::is(Bug::FailedWritesPass) {
+                saved?;
+            }
             self.saved = self.mark.clone();
         }
         Ok(())

@@ -10,6 +10,7 @@ use chaski_core::{
     connection::{BlockEdge, Blocks},
     record::UnixMs,
 };
+use chaski_planted::Bug;
 use chaski_ports::{
     BlockRow, ChatRow, HiddenRow, InboxRow, MarkRow, MembershipRow, MessageRow, StoreBatch,
     VerdictRow,
@@ -78,7 +79,9 @@ impl Rows<'_> {
         for user in &self.entry.users {
             let event = if user.as_str() == message.sender_id {
                 &sent
-            } else if blocks.since(user, &message.sender_id).is_some() {
+            } else if blocks.since(user, &message.sender_id).is_some()
+                && !chaski_planted::is(Bug::StoredInTheClear)
+            {
                 let row = HiddenRow { user: user.clone(), chat, seq: message.seq };
                 self.batch.hidden.push(row);
                 &hidden

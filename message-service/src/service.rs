@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use chaski_core::{DeviceId, SourceId, UserId, placement::Placement};
 use chaski_ports::{Ports, Producer};
 use chaski_proto::{Problem, v1};
-use chaski_runtime::{Owned, Tasks, run_owned};
+use chaski_runtime::{Owned, Tasks, Work, run_owned};
 use prost::Message as _;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -26,6 +26,7 @@ pub struct MessageService {
     pub(crate) source: SourceId,
     pub(crate) progress: Progress,
     pub(crate) inbox_starts: InboxStarts,
+    pub(crate) work: Work,
     pub(crate) config: MessagesConfig,
 }
 
@@ -41,7 +42,14 @@ impl MessageService {
     ) -> Self {
         let progress = Progress::new(Arc::clone(&ports.checkpoints));
         let inbox_starts = InboxStarts::default();
-        Self { ports, producer, placement, source, progress, inbox_starts, config }
+        let work = Work::new(ROLE);
+        Self { ports, producer, placement, source, progress, inbox_starts, work, config }
+    }
+
+    /// What its partitions do and cost. Reads are not among it: any host answers them.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.work.clone()
     }
 
     /// Stores the owned partitions until the tasks stop.

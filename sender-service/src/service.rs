@@ -12,6 +12,7 @@ use chaski_core::{
     placement::Placement,
     record::{Command, Input, Marks},
 };
+use chaski_planted::Bug;
 use chaski_ports::{Appending, Clock, ErrorKind, Log, PortError, ProducePolicy, Record, Topic};
 use chaski_proto::{Problem, SCHEMA, WriteToken, encode_input, v1};
 use std::sync::Arc;
@@ -59,9 +60,13 @@ impl SenderService {
         record_type: &'static str,
     ) -> Result<WriteToken, Problem> {
         let (chat, at) = (command.chat, command.accepted_at);
-        let partition = self.placement.of_chat(&chat);
+        let partition = match chaski_planted::is(Bug::WrongPartitioner) {
+            true => self.placement.of_user(&command.user),
+            false => self.placement.of_chat(&chat),
+        };
         let value = encode_input(&Input::Command(command));
         let result = match self.admit(partition, record(chat.as_str(), value, at, record_type)) {
+            Ok(_) if answers_early() => Ok(Offset(0)),
             Ok(appending) => appending.await,
             Err(error) => Err(error),
         };
@@ -107,12 +112,21 @@ fn record(chat: &str, value: Bytes, timestamp_ms: i64, record_type: &'static str
     }
 }
 
+/// Never, but where a bug is planted.
+fn answers_early() -> bool {
+    use Bug::{AcceptedTooEarly, AcceptedWhileItLingers};
+    chaski_planted::is(AcceptedTooEarly) || chaski_planted::is(AcceptedWhileItLingers)
+}
+
 fn settle(result: Result<Offset, PortError>) -> Result<Offset, Problem> {
     result.map_err(|error| {
         metrics::counter!("chaski_refused_total", "kind" => format!("{:?}", error.kind))
             .increment(1);
         tracing::warn!(%error, cause = ?error.source, "the log did not take a record");
         match error.kind {
+            ErrorKind::Unknown if chaski_planted::is(Bug::UnknownIsRefused) => {
+                Problem::new(403, "planted", "told to be refused, which nobody knows")
+            }
             ErrorKind::Unknown => Problem::outcome_unknown(),
             _ => Problem::unavailable("the log does not take messages at the moment; try again"),
         }
@@ -127,7 +141,12 @@ impl v1::sender_server::Sender for SenderService {
     ) -> Result<Response<v1::SubmitReply>, Status> {
         let request = request.into_inner();
         let caller = Caller::try_from(request.caller)?;
-        let message = request.message.unwrap_or_default();
+        let mut message = request.message.unwrap_or_default();
+        if let (Some(v1::send_message::Body::Text(text)), true) =
+            (&mut message.body, chaski_planted::is(Bug::BodiesAreCleaned))
+        {
+            text.retain(|c| c.is_ascii());
+        }
         let (command, id) = validate::message(&self.config, caller, message, self.clock.now_ms())?;
         self.blocks.check(&command)?;
         let chat_id = command.chat.to_string();

@@ -7,6 +7,7 @@ use chaski::{
     node::{Node, Role, Roles},
 };
 use chaski_auth::DevKey;
+use chaski_core::placement::Placement;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Several nodes that share the real servers. To be ended with [`Parts::end`].
@@ -25,8 +26,20 @@ impl Parts {
     /// # Panics
     /// Where they do not become ready, or a real server is missing.
     pub async fn start(nodes: &[(&'static str, &[Role])]) -> Self {
+        Self::start_with(nodes, |_| ()).await
+    }
+
+    /// The same, with another configuration.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_with(
+        nodes: &[(&'static str, &[Role])],
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let place = Place::new(Set::Real).await.expect("a place for the data");
         let mut config = place.config();
+        change(&mut config);
         let key = DevKey::load_or_create(config.dev_key()).expect("a key");
         // Not in development mode: topics and tables are there, and need not be looked for.
         let public = config.data.join("public.pem");
@@ -78,6 +91,18 @@ impl Parts {
         let node = self.nodes.remove(name).expect("it runs");
         let ended = tokio::time::timeout(3 * PATIENCE, Box::pin(node.run_until(async {}))).await;
         ended.expect("it drains in time").expect("no part of it failed");
+    }
+
+    /// Where keys are placed.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        Placement::new(self.config.partitions)
+    }
+
+    /// The address of a node: `http://…`.
+    #[must_use]
+    pub fn url(&self, name: &str) -> &str {
+        &self.nodes[name].public_url
     }
 
     /// A new person.

@@ -204,8 +204,22 @@ impl Person {
     /// Where the address is not usable.
     #[must_use]
     pub fn client(&self, device: &str, resume_after: Option<u64>) -> chaski_client::Client {
+        self.client_at(&self.address.url, device, resume_after)
+    }
+
+    /// The same, at this address.
+    ///
+    /// # Panics
+    /// Where it is none.
+    #[must_use]
+    pub fn client_at(
+        &self,
+        url: &str,
+        device: &str,
+        resume_after: Option<u64>,
+    ) -> chaski_client::Client {
         let tokens = chaski_client::TokenProvider::fixed(self.token(device));
-        let mut config = chaski_client::Config::new(&self.address.url, &self.id, device, tokens);
+        let mut config = chaski_client::Config::new(url, &self.id, device, tokens);
         config.resume_after = resume_after;
         chaski_client::Client::new(config).expect("a usable address")
     }

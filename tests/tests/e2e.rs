@@ -23,6 +23,8 @@ mod past;
 mod receipts;
 #[path = "e2e/refusals.rs"]
 mod refusals;
+#[path = "e2e/relay.rs"]
+mod relay;
 #[path = "e2e/resume.rs"]
 mod resume;
 #[path = "e2e/retention.rs"]

@@ -1,6 +1,7 @@
 //! Planned moves on the real servers: while people write to one another, a delivery host drains,
 //! comes back, and a generator drains. Nothing is lost or doubled; how long each client is without
-//! a host, and how long a message takes meanwhile, is measured and printed.
+//! a host, and how long a message takes meanwhile, is measured and printed. The same where a host has
+//! too much load, and the allocator moves a partition by itself.
 #![allow(
     clippy::expect_used,
     clippy::print_stdout,
@@ -9,6 +10,7 @@
 
 use chaski::node::Role;
 use chaski_client::{Client, Disconnect, Event, Outcome};
+use chaski_core::Partition;
 use chaski_proto::v1::{self, client_frame::Command, send_message::Target, server_frame::Body};
 use chaski_tests::{Parts, Person};
 use futures::future::join_all;
@@ -25,6 +27,16 @@ use tokio::task::JoinHandle;
 const PEOPLE: usize = 60;
 /// How often each of them writes.
 const PAUSE: Duration = Duration::from_millis(300);
+/// So many messages of theirs wait at most: a machine that is slow is not asked for more.
+const UNSETTLED_MAX: usize = 8;
+/// People of a partition that is to be hot, and how often each of them writes.
+const HOT: usize = 6;
+const HOT_PAUSE: Duration = Duration::from_millis(50);
+/// How long the allocator may take to see it, on a machine with other things to do.
+const SEEN_MAX: Duration = Duration::from_secs(180);
+
+/// The tests measure: one after the other.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// What a test on a busy machine can still promise; the figures are printed.
 const GAP_MAX: Duration = Duration::from_secs(5);
 
@@ -38,6 +50,8 @@ struct Seen {
     shown: BTreeMap<String, Vec<Instant>>,
     /// From a `goAway` to the next welcome.
     gaps: Vec<Duration>,
+    /// How often somebody was welcomed.
+    welcomes: usize,
     causes: BTreeMap<String, usize>,
 }
 
@@ -50,15 +64,13 @@ struct Crowd {
 
 impl Crowd {
     #[expect(clippy::disallowed_methods, reason = "awaited in `quiet`")]
-    fn start(parts: &Parts) -> Self {
+    fn start(people: &[Person], pause: Duration) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (writes, ends) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
-        let people: Vec<Person> = (0..PEOPLE).map(|n| parts.person(&format!("p{n}"))).collect();
-        let ids: Vec<String> = people.iter().map(|person| person.id.clone()).collect();
         let live = people.iter().enumerate().map(|(n, person)| {
-            let to = ids[(n + 1) % PEOPLE].clone();
+            let to = people[(n + 1) % people.len()].id.clone();
             let shared = (Arc::clone(&seen), Arc::clone(&writes), Arc::clone(&ends));
-            tokio::spawn(live(person.client("phone", None), n, to, shared))
+            tokio::spawn(live(person.client("phone", None), n, (to, pause), shared))
         });
         let people = live.collect();
         Self { seen, people, writes, ends }
@@ -120,15 +132,20 @@ impl Crowd {
 type Shared = (Arc<Mutex<Seen>>, Arc<AtomicBool>, Arc<AtomicBool>);
 
 /// One person's device, until the end.
-async fn live(mut client: Client, n: usize, to: String, (seen, writes, ends): Shared) {
-    let mut pause = tokio::time::interval(PAUSE);
+async fn live(
+    mut client: Client,
+    n: usize,
+    (to, pause): (String, Duration),
+    (seen, writes, ends): Shared,
+) {
+    let mut pause = tokio::time::interval(pause);
     let (mut count, mut left_at) = (0, None);
     let mut waiting = BTreeMap::new();
     while !ends.load(Ordering::Relaxed) {
         let event = tokio::select! {
             event = client.next() => event.expect("a client does not stop"),
             _ = pause.tick() => {
-                if writes.load(Ordering::Relaxed) {
+                if writes.load(Ordering::Relaxed) && waiting.len() < UNSETTLED_MAX {
                     let key = format!("{n}-{count}");
                     count += 1;
                     let message = v1::SendMessage {
@@ -147,6 +164,7 @@ async fn live(mut client: Client, n: usize, to: String, (seen, writes, ends): Sh
         let mut seen = seen.lock().expect("whole");
         match event {
             Event::Connected { .. } => {
+                seen.welcomes += 1;
                 seen.gaps.extend(left_at.take().map(|at: Instant| at.elapsed()));
             }
             Event::Disconnected { cause, .. } => {
@@ -207,6 +225,7 @@ async fn phase(crowd: &Crowd, what: &str, done: impl Future<Output = ()>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn planned_moves_lose_and_double_nothing_and_are_short() {
+    let _alone = ALONE.lock().await;
     chaski_auth::install_crypto_provider();
     let rest = [Role::Gateway, Role::Allocator, Role::Messages, Role::Connections, Role::Sender];
     let (host, generator) = ([Role::Delivery, Role::Sender], [Role::Generator]);
@@ -219,12 +238,100 @@ async fn planned_moves_lose_and_double_nothing_and_are_short() {
         ("g2", &generator),
     ])
     .await;
-    let crowd = Crowd::start(&parts);
+    let people: Vec<_> = (0..PEOPLE).map(|n| parts.person(&format!("p{n}"))).collect();
+    let crowd = Crowd::start(&people, PAUSE);
     phase(&crowd, "nothing for 3 s", tokio::time::sleep(Duration::from_secs(3))).await;
     phase(&crowd, "a delivery host drains", parts.drain("d1")).await;
     phase(&crowd, "it comes back", parts.add("d1", &host)).await;
     phase(&crowd, "a generator drains", parts.drain("g1")).await;
     phase(&crowd, "it comes back", parts.add("g1", &generator)).await;
+    let accepted = crowd.quiet().await;
+    println!("{accepted} messages accepted, each shown once");
+    parts.end().await;
+}
+
+/// The host that serves somebody, as the gateway says.
+async fn host_of(person: &Person) -> String {
+    let answer = person.http("phone").get("/v1/hosts/me").await;
+    answer.body["host"].as_str().map(str::to_owned).unwrap_or_default()
+}
+
+/// Somebody of each partition, ascending.
+fn one_of_each(parts: &Parts) -> BTreeMap<Partition, Person> {
+    let placement = parts.placement();
+    let mut people = BTreeMap::new();
+    while people.len() < placement.partitions() as usize {
+        let person = parts.person("one");
+        people.insert(placement.of_user(&person.id.parse().expect("legal")), person);
+    }
+    people
+}
+
+/// So many people of this partition.
+fn people_of(parts: &Parts, partition: Partition, many: usize) -> Vec<Person> {
+    let placement = parts.placement();
+    let new = std::iter::repeat_with(|| parts.person("hot"));
+    let here = |p: &Person| placement.of_user(&p.id.parse().expect("legal")) == partition;
+    new.filter(here).take(many).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overloaded_host_loses_a_partition_and_nobody_a_message() {
+    let _alone = ALONE.lock().await;
+    chaski_auth::install_crypto_provider();
+    let rest = [
+        Role::Gateway,
+        Role::Allocator,
+        Role::Messages,
+        Role::Connections,
+        Role::Sender,
+        Role::Generator,
+    ];
+    let host = [Role::Delivery, Role::Sender];
+    let parts = Parts::start_with(&[("rest", &rest), ("d1", &host), ("d2", &host)], |config| {
+        config.allocator.overload_seconds = 1;
+        // A busy machine does little: any load counts.
+        config.allocator.overload_least = 0;
+        // What has moved stays, so that there is one move to be seen.
+        config.allocator.move_again_seconds = 3600;
+    })
+    .await;
+    let somebody = one_of_each(&parts);
+    let hosts = async || {
+        let all = somebody.iter().map(async |(p, person)| (*p, host_of(person).await));
+        join_all(all).await.into_iter().collect::<BTreeMap<_, _>>()
+    };
+    let of_d1 = chaski_tests::until("each has its half", async || {
+        let hosts = hosts().await;
+        let of = |id: &str| hosts.iter().filter(|(_, host)| **host == *id).count();
+        let of_d1 =
+            hosts.iter().filter(|(_, host)| **host == *"d1").map(|(partition, _)| *partition);
+        (2 * of("d1") == hosts.len() && of("d1") == of("d2")).then(|| of_d1.collect::<Vec<_>>())
+    })
+    .await;
+
+    // Two of the first host's partitions are hot, the other's are idle.
+    let [one, other] = of_d1[..] else { panic!("{of_d1:?}") };
+    let (one, other) = (people_of(&parts, one, HOT), people_of(&parts, other, HOT));
+    let both: Vec<Person> = one.into_iter().zip(other).flat_map(|(a, b)| [a, b]).collect();
+    let crowd = Crowd::start(&both, HOT_PAUSE);
+    let deadline = Instant::now() + SEEN_MAX;
+    let moved = loop {
+        let hosts = [host_of(&both[0]).await, host_of(&both[1]).await];
+        if hosts[0] != hosts[1] {
+            break hosts;
+        }
+        assert!(Instant::now() < deadline, "both are on {hosts:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    println!("{moved:?}");
+    // Everybody was welcomed once, and the people of that partition once more.
+    let welcomed = async || {
+        let welcomes = crowd.seen.lock().expect("whole").welcomes;
+        (welcomes >= both.len() + HOT).then_some(())
+    };
+    chaski_tests::until("they are welcomed there", welcomed).await;
+    figures(&format!("{:?}: goAway to welcome", crowd.told()), crowd.take_gaps());
     let accepted = crowd.quiet().await;
     println!("{accepted} messages accepted, each shown once");
     parts.end().await;

@@ -6,6 +6,7 @@ mod changes;
 mod connections;
 mod reads;
 mod refusals;
+mod relay;
 mod stub;
 mod websocket;
 mod writes;
@@ -46,8 +47,12 @@ impl World {
         Self::with(GatewayConfig::default()).await
     }
 
-    #[expect(clippy::disallowed_methods, reason = "awaited in `end`")]
     async fn with(config: GatewayConfig) -> Self {
+        Self::with_relays(config, None).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "awaited in `end`")]
+    async fn with_relays(config: GatewayConfig, relays: Option<chaski_relay::Relays>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let key = DevKey::load_or_create(folder.path().join("key.pem")).unwrap();
         let revocations = Revocations::default();
@@ -64,7 +69,7 @@ impl World {
             clock: clock.clone(),
             config: config.clone(),
         };
-        let ws = moved_ws_router(stub.clone(), verifier, clock, config.clone());
+        let ws = moved_ws_router(stub.clone(), relays, verifier, clock, config.clone());
         let app = router(gateway).merge(ws);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

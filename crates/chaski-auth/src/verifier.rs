@@ -150,6 +150,20 @@ impl Verifier {
         }
     }
 
+    /// Whether somebody whom another process has let in would be let in here at `now_ms`.
+    ///
+    /// # Errors
+    /// Where their token has expired, or is revoked.
+    pub fn recheck(&self, identity: &Identity, now_ms: UnixMs) -> Result<(), AuthError> {
+        if identity.expires_at <= now_ms.div_euclid(1000) {
+            return Err(AuthError::Expired);
+        }
+        match self.revocations.refuse(identity) {
+            true => Err(AuthError::Revoked),
+            false => Ok(()),
+        }
+    }
+
     /// The claims of a token that one of the keys has signed.
     fn read(&self, token: &str) -> Result<Claims, AuthError> {
         if token.len() > TOKEN_BYTES_MAX {

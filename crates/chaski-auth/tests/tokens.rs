@@ -259,7 +259,13 @@ fn a_revoked_device_needs_a_token_of_a_later_second() {
     note("alice", "laptop", NOW);
     note("bob", "phone", NOW);
     assert_eq!(outcome(NOW - 8), None, "another device, another user");
+    // Somebody whom another process let in is looked at again.
+    let let_in = verifier.verify(&issuer.token(with("iat", json!(NOW - 8))), NOW * 1000).unwrap();
+    let again = |at_s: i64| verifier.recheck(&let_in, at_s * 1000);
+    assert_eq!(again(let_in.expires_at - 1), Ok(()));
+    assert_eq!(again(let_in.expires_at), Err(AuthError::Expired));
     note("alice", "phone", NOW - 7);
+    assert_eq!(again(NOW), Err(AuthError::Revoked));
     note("alice", "phone", NOW - 9); // an older one, read later, takes nothing back
     for (iat, refusal) in
         [(NOW - 8, Some(AuthError::Revoked)), (NOW - 7, Some(AuthError::Revoked)), (NOW - 6, None)]

@@ -71,7 +71,22 @@ pub struct Stores {
     pub checkpoints: Arc<dyn CheckpointStore>,
 }
 
-/// Opens all backends of a process.
+impl Stores {
+    /// All that a process uses.
+    #[must_use]
+    pub fn into_ports(
+        self,
+        log: Arc<dyn Log>,
+        coordinator: Arc<dyn Coordinator>,
+        options: &BackendOptions,
+    ) -> Ports {
+        let Self { messages, chats, connections, devices, checkpoints } = self;
+        let clock = Arc::clone(&options.clock);
+        Ports { log, messages, chats, connections, devices, checkpoints, coordinator, clock }
+    }
+}
+
+/// Opens all backends of a process; none is waited for.
 ///
 /// # Errors
 /// The first one's that cannot be opened; its context names the backend.
@@ -81,16 +96,7 @@ pub async fn open(urls: &Urls, options: &BackendOptions) -> Result<Ports, PortEr
         open_stores(&urls.store, options),
         open_coordinator(&urls.coordinator, options),
     )?;
-    Ok(Ports {
-        log,
-        messages: stores.messages,
-        chats: stores.chats,
-        connections: stores.connections,
-        devices: stores.devices,
-        checkpoints: stores.checkpoints,
-        coordinator,
-        clock: Arc::clone(&options.clock),
-    })
+    Ok(stores.into_ports(log, coordinator, options))
 }
 
 /// Opens the log alone.

@@ -24,7 +24,8 @@ async fn run() -> anyhow::Result<()> {
     let plan = Plan::new(seed, Duration::from_secs_f64(minutes * 60.0));
     tracing::info!(%plan);
     let timeline = Timeline::start();
-    let mut system = System::start(SystemOptions { program, dir, seed }, timeline).await?;
+    let options = SystemOptions { program, dir, seed, services: true, direct_sockets: false };
+    let mut system = System::start(options, timeline).await?;
     let stop = CancellationToken::new();
     let played = tokio::select! {
         played = system.play(&plan, stop.clone()) => played,

@@ -40,6 +40,9 @@ pub enum FaultKind {
     Loss,
     /// All brokers killed at once, and started again.
     KafkaRestart,
+    /// All brokers but one stand still; then that one is killed and the others go on: what only it
+    /// had is gone.
+    LoneBroker,
     /// Every service process drained and started again, one after the other.
     RollingRestart,
 }
@@ -58,5 +61,20 @@ pub struct FaultRecord {
     /// When it began on the [`Timeline`].
     pub from_us: u64,
     /// When it was healed: the process is ready, the link whole.
+    pub until_us: u64,
+    /// What was done to many one after the other: each of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
+}
+
+/// What a rolling restart did to one process.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Part {
+    /// The process.
+    pub name: String,
+    /// When it was told to drain.
+    pub from_us: u64,
+    /// When it had ended.
     pub until_us: u64,
 }

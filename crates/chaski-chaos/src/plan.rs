@@ -21,6 +21,8 @@ pub struct Plan {
     pub length: Duration,
     /// One after the other; the next one may begin before the one before is healed.
     pub steps: Vec<Step>,
+    /// Each step begins at its time, whatever goes on: for plans that were made by hand.
+    pub regardless: bool,
 }
 
 /// One fault of a plan.
@@ -68,6 +70,11 @@ pub enum Action {
     KafkaRestart {
         /// How long none is there.
         down: Duration,
+    },
+    /// All brokers but the first stand still; then that one is killed, and the others go on.
+    LoneBroker {
+        /// How long it is alone.
+        lasts: Duration,
     },
     /// Every service process, one after the other.
     RollingRestart,
@@ -177,7 +184,14 @@ impl Plan {
     pub fn new(seed: u64, length: Duration) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let steps = schedule::steps(length, &mut random);
-        Self { seed, length, steps }
+        Self { seed, length, steps, regardless: false }
+    }
+
+    /// A plan made by hand: each step begins at its time.
+    #[must_use]
+    pub fn by_hand(length: Duration, mut steps: Vec<Step>) -> Self {
+        steps.sort_by_key(|step| step.at);
+        Self { seed: 0, length, steps, regardless: true }
     }
 
     /// How many faults of each kind there are.
@@ -228,6 +242,7 @@ impl Action {
             Self::Pause { .. } => FaultKind::Pause,
             Self::Link { kind, .. } => *kind,
             Self::KafkaRestart { .. } => FaultKind::KafkaRestart,
+            Self::LoneBroker { .. } => FaultKind::LoneBroker,
             Self::RollingRestart => FaultKind::RollingRestart,
         }
     }
@@ -245,8 +260,10 @@ impl Action {
     #[must_use]
     pub fn may_overlap(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::KafkaRestart { .. } | Self::RollingRestart, _)
-            | (_, Self::KafkaRestart { .. } | Self::RollingRestart) => false,
+            (Self::KafkaRestart { .. } | Self::LoneBroker { .. } | Self::RollingRestart, _)
+            | (_, Self::KafkaRestart { .. } | Self::LoneBroker { .. } | Self::RollingRestart) => {
+                false
+            }
             (Self::Link { from, .. }, Self::Link { from: other, .. }) => from != other,
             (one, other) => match (one.victim(), other.victim()) {
                 (Some(one), Some(other)) => one.kind.group() != other.kind.group(),
@@ -268,6 +285,7 @@ impl Action {
             Self::Pause { lasts, .. } => *lasts + Duration::from_secs(4),
             Self::Link { lasts, .. } => *lasts,
             Self::KafkaRestart { down } => *down + Duration::from_secs(25),
+            Self::LoneBroker { lasts } => *lasts + Duration::from_secs(15),
             Self::RollingRestart => Duration::from_secs(60),
         }
     }

@@ -1,6 +1,9 @@
 //! What a run came to, as JSON, as a table, and as the history of every client.
 
+mod recovery;
 mod times;
+
+pub use recovery::{Cause, Recovery};
 
 use crate::{
     fault::{FaultKind, FaultRecord},
@@ -46,6 +49,8 @@ pub struct Report {
     pub gap_ms_p99: f64,
     pub gap_ms_max: f64,
     pub gaps: u64,
+    /// The same by what had been done, and how sends went then.
+    pub recovery: Recovery,
     /// From asking to being shown, on devices that were meant to be there, whatever the faults did
     /// to their connections.
     pub delivery_ms: Percentiles,
@@ -136,6 +141,7 @@ impl Report {
             *process.entry(fault.kind).or_default() += 1;
         }
         let times = Times::of(evidence);
+        let recovery = Recovery::of(evidence, &faults, &verdict.examples, AFTERMATH_US);
         let gaps = Percentiles::from(&times.gap_us);
         let examples = verdict.examples.iter().map(|found| with_faults(found, &faults)).collect();
         Self {
@@ -153,6 +159,7 @@ impl Report {
             gap_ms_p99: gaps.p99,
             gap_ms_max: gaps.max,
             gaps: gaps.count,
+            recovery,
             delivery_ms: (&times.delivery_us).into(),
             accept_ms: (&times.accept_us).into(),
             sends: verdict.sends,
@@ -267,6 +274,9 @@ impl Display for Report {
         for (process, kinds) in &self.by_process {
             writeln!(f, "    {process:<16} {}", counts(kinds))?;
         }
+        for line in self.recovery.lines() {
+            writeln!(f, "    {line}")?;
+        }
         for (process, times) in &self.ended_by_themselves {
             writeln!(f, "    {process} ended by itself {times} times")?;
         }
@@ -303,6 +313,10 @@ pub fn table(reports: &[Report]) -> String {
             report.gap_ms_p99,
             counts(&report.faults)
         ));
+    }
+    let together = Recovery::together(reports.iter().map(|report| &report.recovery));
+    for line in together.lines() {
+        text.push_str(&format!("  {line}\n"));
     }
     text
 }

@@ -69,6 +69,15 @@ pub struct Interrupted;
 /// How long the harness's own tokens are good.
 const TTL: Duration = Duration::from_secs(24 * 3600);
 
+/// Signs tokens with the development key of a system.
+pub(crate) fn tokens(dev_key: &Path) -> anyhow::Result<TokenSource> {
+    let key = DevKey::load_or_create(dev_key)
+        .with_context(|| format!("no development key in {}", dev_key.display()))?;
+    Ok(Arc::new(move |user, device| {
+        Ok(key.sign(&user.parse()?, &device.parse()?, TTL, SystemClock.now_ms()))
+    }))
+}
+
 /// Runs once; writes `chaos-<time>.json` and `chaos-<time>.history.jsonl.gz`, and the table to
 /// `out`.
 ///
@@ -97,6 +106,8 @@ pub async fn run(
                 program: program.clone(),
                 dir: dir.clone(),
                 seed: options.load.seed,
+                services: true,
+                direct_sockets: false,
             };
             run.against_system(options, *faults).await?
         }
@@ -200,11 +211,7 @@ impl Run<'_> {
     }
 
     async fn load(&self, url: &str, dev_key: &Path) -> anyhow::Result<Load> {
-        let key = DevKey::load_or_create(dev_key)
-            .with_context(|| format!("no development key in {}", dev_key.display()))?;
-        let tokens: TokenSource = Arc::new(move |user, device| {
-            Ok(key.sign(&user.parse()?, &device.parse()?, TTL, SystemClock.now_ms()))
-        });
+        let tokens = tokens(dev_key)?;
         let options = self.options.load;
         say(&format!("{} people connect and make {} chats", options.users, options.chats));
         let start = Load::start(options, self.name.clone(), url.into(), tokens, self.timeline);

@@ -48,6 +48,10 @@ pub struct SystemOptions {
     pub dir: PathBuf,
     /// Decides what lossy links lose.
     pub seed: u64,
+    /// Whether the services are started too; else [`System::begin_anew`] does it.
+    pub services: bool,
+    /// Whether clients connect to delivery hosts without a proxy in between: for thousands of them.
+    pub direct_sockets: bool,
 }
 
 /// A running system. All its processes end with it, and with this process, however that ends.
@@ -58,6 +62,9 @@ pub struct System {
     proxies: Proxies,
     parts: Arc<Parts>,
     supervisor: JoinSet<()>,
+    program: PathBuf,
+    /// The URLs of log, store and coordinator over the proxies.
+    backends: [String; 3],
     dir: PathBuf,
     // Dropped after everything that starts processes.
     leftovers: Leftovers,
@@ -93,11 +100,11 @@ impl System {
         let brokers: Vec<_> = brokers.filter_map(|name| fronts.at(name)).collect();
         tracing::info!("starting the servers");
         let servers = Servers::start(&dir, &brokers).await?;
-        migrate(&options.program, &dir, &servers).await?;
+        migrate(&options.program, &dir, servers.urls(), &BTreeMap::new()).await?;
 
         let names = Layout::BACKENDS.map(str::to_owned);
-        let mut env: BTreeMap<_, _> =
-            names.into_iter().zip(servers::urls(|name| fronts.at(name))).collect();
+        let backends = servers::urls(|name| fronts.at(name));
+        let mut env: BTreeMap<_, _> = names.into_iter().zip(backends.clone()).collect();
         env.insert(MARK.into(), dir.display().to_string());
         let layout = Layout {
             program: std::path::absolute(&options.program)?,
@@ -117,6 +124,10 @@ impl System {
             let to = |address| Destination { name: process.name.clone(), address };
             match process.role.as_str() {
                 "gateway" => gateways.push(to(listen)),
+                "delivery" if options.direct_sockets => {
+                    let url = format!("ws://{listen}/v1/ws");
+                    process.env.insert("CHASKI_ADVERTISED_URL".into(), url);
+                }
                 "delivery" => {
                     let front = format!("{} sockets", process.name);
                     destinations.insert(front.clone(), vec![to(listen)]);
@@ -155,11 +166,58 @@ impl System {
         supervisor.spawn(async move {
             tokio::join!(supervised.services.supervise(), supervised.supervise_servers());
         });
-        let system = Self { url, dev_key, timeline, proxies, parts, supervisor, dir, leftovers };
-        tracing::info!("starting the services");
-        system.parts.all_run().await?;
-        tracing::info!(url = system.url, "all are ready");
+        let program = layout.program;
+        let system = Self {
+            url,
+            dev_key,
+            timeline,
+            proxies,
+            parts,
+            supervisor,
+            program,
+            backends,
+            dir,
+            leftovers,
+        };
+        if options.services {
+            tracing::info!("starting the services");
+            system.parts.all_run().await?;
+            tracing::info!(url = system.url, "all are ready");
+        }
         Ok(system)
+    }
+
+    /// Ends the services, and starts them with these settings on topics, tables and nodes of their
+    /// own, so that nothing of what was before has an effect. Times are on `timeline` from here on.
+    ///
+    /// # Errors
+    /// A process does not come up.
+    pub async fn begin_anew(
+        &mut self,
+        name: &str,
+        mut settings: BTreeMap<String, String>,
+        timeline: Timeline,
+    ) -> anyhow::Result<()> {
+        self.timeline = timeline;
+        self.proxies.heal();
+        let services = &self.parts.services;
+        for process in services.names() {
+            services.kill(&process).await?;
+        }
+        // Which servers are up is none of a trial's business.
+        self.parts.servers_run().await?;
+        let own = |url: &String| match url.strip_suffix("/chaski") {
+            Some(servers) => format!("{servers}/{name}"),
+            None => url.clone(),
+        };
+        settings.insert("CHASKI_TOPIC_PREFIX".into(), format!("{name}."));
+        let urls = self.parts.servers.urls();
+        let direct = [own(&urls[0]), own(&urls[1]), own(&urls[2])];
+        migrate(&self.program, &self.dir, direct, &settings).await?;
+        let backends = self.backends.iter().map(own);
+        settings.extend(Layout::BACKENDS.map(str::to_owned).into_iter().zip(backends));
+        services.set(&settings);
+        self.parts.all_run().await
     }
 
     /// The public address for clients: `http://…`.
@@ -199,6 +257,14 @@ impl System {
         inject::play(&self.parts, &self.proxies, self.timeline, plan, stop).await
     }
 
+    /// `kill -9` of a service process, which stays down until [`System::heal`].
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub async fn kill_service(&self, name: &str) -> anyhow::Result<()> {
+        self.parts.services.kill(name).await
+    }
+
     /// Until everything runs, nothing is paused or cut, and all are ready.
     ///
     /// # Errors
@@ -220,8 +286,8 @@ impl System {
 }
 
 impl Parts {
-    /// Starts, wakes and waits for whatever is not there.
-    async fn all_run(&self) -> anyhow::Result<()> {
+    /// Starts, wakes and waits for the servers that are not there.
+    async fn servers_run(&self) -> anyhow::Result<()> {
         let servers = SERVERS.map(str::to_owned);
         let gone: Vec<_> = servers
             .iter()
@@ -234,6 +300,12 @@ impl Parts {
         for name in &servers {
             self.server_ready(name).await?;
         }
+        Ok(())
+    }
+
+    /// Starts, wakes and waits for whatever is not there.
+    async fn all_run(&self) -> anyhow::Result<()> {
+        self.servers_run().await?;
         let services = self.services.names();
         for name in &services {
             if self.services.get(name)?.is_running() {
@@ -295,9 +367,14 @@ fn sources(parts: &Arc<Parts>) -> Arc<Sources> {
     Arc::new(Sources::new(Box::new(move || parts.services.pids())))
 }
 
-async fn migrate(program: &Path, dir: &Path, servers: &Servers) -> anyhow::Result<()> {
+async fn migrate(
+    program: &Path,
+    dir: &Path,
+    urls: [String; 3],
+    settings: &BTreeMap<String, String>,
+) -> anyhow::Result<()> {
     let mut command = Command::new(program);
-    command.arg("migrate").envs(Layout::BACKENDS.into_iter().zip(servers.urls()));
+    command.arg("migrate").envs(Layout::BACKENDS.into_iter().zip(urls)).envs(settings);
     command.env("CHASKI_DATA", dir.join("cluster")).env(MARK, dir).kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let output = command.spawn().context("cannot run chaski")?.wait_with_output().await?;

@@ -48,7 +48,13 @@ async fn stop(node: Node) {
 
 fn options(config: &Config, reports: &Path) -> RunOptions {
     RunOptions {
-        load: LoadOptions { seed: 7, users: 40, chats: 20, rate: 40.0 },
+        load: LoadOptions {
+            seed: 7,
+            users: 40,
+            chats: 20,
+            rate: 40.0,
+            read_patience: Duration::from_secs(30),
+        },
         length: Duration::from_secs(12),
         quiet_timeout: PATIENCE,
         target: Target::Url { url: format!("http://{}", config.listen), dev_key: config.dev_key() },

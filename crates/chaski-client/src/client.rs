@@ -3,7 +3,7 @@
 use crate::{
     config::{Config, socket_url},
     error::{Disconnect, Error, SendError},
-    event::{CommandId, Event},
+    event::{CommandId, Deferred, Event},
     link::{Ended, Link},
     session::Session,
     transport::{self, Lost, Opened},
@@ -128,6 +128,12 @@ impl Client {
     #[must_use]
     pub fn repeats_ignored(&self) -> u64 {
         self.session.repeats_ignored()
+    }
+
+    /// How often the server told this client to send a command again later (429, 503).
+    #[must_use]
+    pub fn deferred(&self) -> Deferred {
+        self.session.deferred()
     }
 
     /// When the last frame came, on whichever connection.

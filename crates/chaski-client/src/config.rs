@@ -162,6 +162,9 @@ pub(crate) fn socket_url(url: &str) -> Result<Uri, Error> {
         "" | "/" => "/v1/ws",
         path => path,
     };
+    // What a host says in an address is for the host that it leads to.
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let path = format!("{path}{query}");
     let built = Uri::builder().scheme(scheme).authority(authority.as_str()).path_and_query(path);
     built.build().map_err(|error| bad(&error.to_string()))
 }
@@ -176,6 +179,8 @@ mod tests {
         assert_eq!(url("http://h:1").unwrap(), "ws://h:1/v1/ws");
         assert_eq!(url("ws://h:1/").unwrap(), "ws://h:1/v1/ws");
         assert_eq!(url("ws://h:1/x").unwrap(), "ws://h:1/x");
+        assert_eq!(url("ws://h:1/?moved=1").unwrap(), "ws://h:1/v1/ws?moved=1");
+        assert_eq!(url("ws://h:1/x?a=b").unwrap(), "ws://h:1/x?a=b");
         assert!(matches!(url("https://h"), Err(Error::TlsNotBuilt)));
         for bad in ["", "h:1", "ftp://h", "http://"] {
             assert!(matches!(url(bad), Err(Error::BadUrl { .. })), "{bad}");

@@ -50,6 +50,15 @@ pub enum Event {
     },
 }
 
+/// How often a server told a client to send a command again later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deferred {
+    /// And said when.
+    pub with_time: u64,
+    /// And did not say when.
+    pub without: u64,
+}
+
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {

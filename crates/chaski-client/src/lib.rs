@@ -20,7 +20,7 @@ mod transport;
 pub use client::Client;
 pub use config::{Config, Format, Token, TokenProvider};
 pub use error::{Disconnect, Error, HttpError, SendError};
-pub use event::{CommandId, Event, Outcome};
+pub use event::{CommandId, Deferred, Event, Outcome};
 pub use http::{Download, DownloadState, HistoryItem, HistoryRow, Http, Page, Part};
 pub use late::Latest;
 

@@ -5,7 +5,7 @@ use crate::{
     blocked::Blocked,
     config::Format,
     error::SendError,
-    event::{CommandId, Event, Outcome},
+    event::{CommandId, Deferred, Event, Outcome},
     transport,
 };
 use chaski_proto::v1::{
@@ -75,6 +75,7 @@ pub(crate) struct Session {
     blocked: Blocked,
     tell_repeats: bool,
     heard_at: Option<Instant>,
+    deferred: Deferred,
 }
 
 impl Session {
@@ -104,6 +105,7 @@ impl Session {
             blocked: Blocked::new(&config.user, &config.connections),
             tell_repeats: config.tell_repeats,
             heard_at: None,
+            deferred: Deferred::default(),
         }
     }
 
@@ -188,6 +190,10 @@ impl Session {
 
     pub(crate) fn repeats_ignored(&self) -> u64 {
         self.repeats_ignored
+    }
+
+    pub(crate) fn deferred(&self) -> Deferred {
+        self.deferred
     }
 
     pub(crate) fn heard_at(&self) -> Option<Instant> {
@@ -336,6 +342,10 @@ impl Session {
                 let passes = matches!(error.status, 429 | 503);
                 if passes && (!unknown || is_idempotent(&pending.command)) {
                     let delay = error.retry_after_ms.map(|ms| Duration::from_millis(ms.into()));
+                    match delay {
+                        Some(_) => self.deferred.with_time += 1,
+                        None => self.deferred.without += 1,
+                    }
                     let retry_at = now + delay.unwrap_or(RETRY_DELAY);
                     pending.retry_at = Some(retry_at);
                     pending.sent_at = None;

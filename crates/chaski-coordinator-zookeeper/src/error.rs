@@ -31,23 +31,24 @@ pub(crate) fn port_error(error: zk::Error, access: Access, context: String) -> P
         }
         E::NoNode => (ErrorKind::NotFound, context),
         E::Throttled | E::NotReadOnly | E::NoHosts => (ErrorKind::Unavailable, context),
-        // Not Conflict: that would read as "somebody else was first, try again".
-        lost if session_over(lost) => (
-            ErrorKind::Invalid,
-            format!("{context}: the session has ended, a new one must be built"),
-        ),
+        // Not Conflict: that would read as "somebody else was first".
+        lost if session_over(lost) => {
+            (kind_of_lost(access), format!("{context}: the session has ended"))
+        }
         E::ConnectionLoss
         | E::Custom(_)
         | E::Timeout
         | E::UnexpectedError(_)
-        | E::UnmarshalError { .. } => {
-            let kind = match access {
-                Access::Read => ErrorKind::Unavailable,
-                Access::Write => ErrorKind::Unknown,
-            };
-            (kind, context)
-        }
+        | E::UnmarshalError { .. } => (kind_of_lost(access), context),
         _ => (ErrorKind::Invalid, context),
     };
     PortError::new(kind, context).caused_by(error)
+}
+
+/// Of a call that may or may not have arrived.
+fn kind_of_lost(access: Access) -> ErrorKind {
+    match access {
+        Access::Read => ErrorKind::Unavailable,
+        Access::Write => ErrorKind::Unknown,
+    }
 }

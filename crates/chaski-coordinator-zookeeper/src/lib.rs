@@ -2,14 +2,15 @@
 //! many processes.
 //!
 //! What the port calls epoch is the mzxid, what it calls version is the data version. All paths
-//! lie below a chroot that is made on connecting. A session that has expired stays expired: every
-//! later call fails for good, and whoever owns this adapter builds a new one.
+//! lie below a chroot that is made on connecting. When a session has ended, the adapter opens the
+//! next one by itself; what was registered, watched and led is made anew by who wants it.
 //!
 //! Must not know: what the nodes mean.
 
 mod error;
 mod lead;
 mod registration;
+mod sessions;
 mod shared;
 mod watch;
 
@@ -19,8 +20,9 @@ use chaski_ports::{
     Coordinator, ErrorKind, Expect, Leadership, Node, PortError, Registration, Session, Watch,
 };
 use error::{Access, port_error};
-use shared::{PERSISTENT, Shared};
+use sessions::Sessions;
 use std::{sync::Arc, time::Duration};
+use tokio::task::JoinHandle;
 use zookeeper_client as zk;
 
 /// How to reach ZooKeeper.
@@ -49,52 +51,53 @@ impl Default for ZooKeeperOptions {
     }
 }
 
-/// One session with a ZooKeeper ensemble. It is closed, and its ephemerals are gone, when this
-/// value and all that came from it (registrations, watches, leaderships) are dropped.
+/// A ZooKeeper ensemble, by one session at a time. The session is closed, and its ephemerals are
+/// gone, when this value and all that came from it (registrations, watches, leaderships) are
+/// dropped.
 pub struct ZooKeeper {
-    shared: Arc<Shared>,
+    sessions: Arc<Sessions>,
+    keeper: JoinHandle<()>,
+}
+
+impl Drop for ZooKeeper {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
 }
 
 impl ZooKeeper {
-    /// Opens a session and makes the chroot; waits at most about the session timeout.
+    /// Opens the first session and makes the chroot; waits at most about the session timeout.
     ///
     /// # Errors
     /// `Unavailable` where no server answers, `Invalid` where the options make no sense.
     pub async fn connect(options: ZooKeeperOptions) -> Result<Arc<Self>, PortError> {
-        let context = format!("connect to zookeeper {}", options.servers);
         if options.servers.contains('/') {
+            let context = format!("connect to zookeeper {}", options.servers);
             let error = PortError::new(ErrorKind::Invalid, context);
             return Err(error.caused_by("the chroot is an option of its own"));
         }
-        let client = zk::Client::connector()
-            .with_session_timeout(options.session_timeout)
-            .connect(&options.servers)
-            .await
-            .map_err(|error| port_error(error, Access::Read, context.clone()))?;
-        let chroot = options.chroot.trim_end_matches('/');
-        let client = if chroot.is_empty() {
-            client
-        } else {
-            let made = client.mkdir(chroot, &PERSISTENT).await;
-            made.map_err(|error| port_error(error, Access::Write, format!("make {chroot}")))?;
-            client
-                .chroot(chroot.to_owned())
-                .map_err(|_| PortError::new(ErrorKind::Invalid, format!("{chroot} is no chroot")))?
-        };
-        Ok(Arc::new(Self { shared: Shared::new(client, options.operation_timeout) }))
+        let sessions = Arc::new(Sessions::open(options).await?);
+        let kept = Arc::clone(&sessions);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the adapter owns it: aborted when it is dropped"
+        )]
+        let keeper = tokio::spawn(async move { kept.keep().await });
+        Ok(Arc::new(Self { sessions, keeper }))
     }
 }
 
 #[async_trait]
 impl Coordinator for ZooKeeper {
     async fn get(&self, path: &str) -> Result<Option<Node>, PortError> {
-        self.shared.get(path).await
+        self.sessions.present()?.get(path).await
     }
 
     async fn children(&self, path: &str) -> Result<Vec<String>, PortError> {
         let context = || format!("list the children of {path}");
-        let list = self.shared.fresh(|client| client.list_children(path));
-        match self.shared.answer(list).await {
+        let session = self.sessions.present()?;
+        let list = session.fresh(|client| client.list_children(path));
+        match session.answer(list).await {
             Ok(mut names) => {
                 names.sort_unstable();
                 Ok(names)
@@ -105,29 +108,33 @@ impl Coordinator for ZooKeeper {
     }
 
     async fn put(&self, path: &str, data: Bytes, expect: Expect) -> Result<Node, PortError> {
-        self.shared.put(None, path, data, expect).await
+        self.sessions.present()?.put(None, path, data, expect).await
     }
 
     async fn delete(&self, path: &str, expect: Expect) -> Result<(), PortError> {
-        self.shared.delete(path, expect).await
+        self.sessions.present()?.delete(path, expect).await
     }
 
     async fn register(&self, path: &str, data: Bytes) -> Result<Box<dyn Registration>, PortError> {
-        let registered = registration::register(&self.shared, path, &data).await?;
+        let registered = registration::register(&self.sessions.present()?, path, &data).await?;
         Ok(Box::new(registered))
     }
 
     async fn watch(&self, path: &str) -> Result<Box<dyn Watch>, PortError> {
-        let watch = watch::NodeWatch::new(&self.shared, path).await?;
+        let watch = watch::NodeWatch::new(&self.sessions.present()?, path).await?;
         Ok(Box::new(watch))
     }
 
     async fn lead(&self, path: &str, id: &str) -> Result<Box<dyn Leadership>, PortError> {
-        let leading = lead::lead(&self.shared, path, id).await?;
+        let leading = lead::lead(&self.sessions.present()?, path, id).await?;
         Ok(Box::new(leading))
     }
 
     fn session(&self) -> tokio::sync::watch::Receiver<Session> {
-        self.shared.session.clone()
+        self.sessions.told()
+    }
+
+    async fn end_session(&self) -> Result<(), PortError> {
+        self.sessions.end().await
     }
 }

@@ -94,7 +94,8 @@ impl Registration for Registered {
         let set = self.shared.client.set_data(&self.path, &data, None);
         match self.shared.answer(set).await {
             Ok(_) => Ok(()),
-            Err(error @ zk::Error::NoNode) => {
+            // With its session the node has gone.
+            Err(error) if error == zk::Error::NoNode || session_over(&error) => {
                 let gone = PortError::new(ErrorKind::Conflict, context());
                 Err(gone.caused_by(error))
             }

@@ -1,21 +1,18 @@
-//! What all parts of one session share: the client, how the session stands, the conditional
-//! writes, and the one background task.
+//! What all parts of one session share: the client, the conditional writes, and the background task
+//! that deletes.
 
 use crate::{
     error::{Access, port_error, session_over},
     registration::{Reap, Registry, reap_all},
 };
 use bytes::Bytes;
-use chaski_ports::{ErrorKind, Expect, Node, PortError, Session};
+use chaski_ports::{ErrorKind, Expect, Node, PortError};
 use std::{
     future::Future,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-};
+use tokio::{sync::mpsc, task::JoinHandle};
 use zookeeper_client as zk;
 
 pub(crate) const PERSISTENT: zk::CreateOptions<'static> =
@@ -26,7 +23,6 @@ const REAPS_MAX: usize = 1024;
 
 pub(crate) struct Shared {
     pub(crate) client: zk::Client,
-    pub(crate) session: watch::Receiver<Session>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) reaps: mpsc::Sender<Reap>,
     /// Numbers the candidacies of this session.
@@ -44,8 +40,6 @@ impl Drop for Shared {
 
 impl Shared {
     pub(crate) fn new(client: zk::Client, operation_timeout: Duration) -> Arc<Self> {
-        let mut states = client.state_watcher();
-        let (tell, session) = watch::channel(session_of(states.state()));
         let (reaps, to_reap) = mpsc::channel(REAPS_MAX);
         let registry = Arc::new(Registry::default());
         let reaping = reap_all(client.clone(), Arc::clone(&registry), to_reap);
@@ -53,12 +47,9 @@ impl Shared {
             clippy::disallowed_methods,
             reason = "the adapter owns it: aborted when the last part of the session is dropped"
         )]
-        let background = tokio::spawn(async move {
-            tokio::join!(tell_session(states, tell), reaping);
-        });
+        let background = tokio::spawn(reaping);
         Arc::new(Self {
             client,
-            session,
             registry,
             reaps,
             candidates: AtomicU64::new(0),
@@ -242,33 +233,4 @@ fn parent(path: &str) -> Option<&str> {
 
 fn unexpected(result: &Option<zk::MultiWriteResult>) -> zk::Error {
     zk::Error::UnexpectedError(format!("a conditional write was answered by {result:?}"))
-}
-
-fn session_of(state: zk::SessionState) -> Session {
-    use zk::SessionState as S;
-    match state {
-        S::SyncConnected => Session::Connected,
-        S::Disconnected | S::ConnectedReadOnly => Session::Suspended,
-        S::Expired | S::Closed | S::AuthFailed => Session::Expired,
-    }
-}
-
-async fn tell_session(mut states: zk::StateWatcher, tell: watch::Sender<Session>) {
-    loop {
-        let session = session_of(states.changed().await);
-        let changed = tell.send_if_modified(|told| std::mem::replace(told, session) != session);
-        if changed {
-            tracing::info!(?session, "zookeeper session changed");
-            let state = match session {
-                Session::Connected => "connected",
-                Session::Suspended => "suspended",
-                Session::Expired => "expired",
-            };
-            metrics::counter!("chaski_coordinator_session_changes_total", "to" => state)
-                .increment(1);
-        }
-        if session == Session::Expired {
-            return;
-        }
-    }
 }

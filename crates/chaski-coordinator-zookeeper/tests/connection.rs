@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use chaski_coordinator_zookeeper::{ZooKeeper, ZooKeeperOptions};
-use chaski_ports::{Coordinator, ErrorKind, Expect, Session};
+use chaski_ports::{Coordinator, ErrorKind, Expect, SessionState};
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::{
     io::copy_bidirectional,
@@ -55,17 +55,19 @@ impl Scene {
 
     async fn cut(&self) {
         self.open.send(false).unwrap();
-        self.near_is(Session::Suspended).await;
+        self.near_is(SessionState::Suspended).await;
     }
 
     async fn heal(&self) {
         self.open.send(true).unwrap();
-        self.near_is(Session::Connected).await;
+        self.near_is(SessionState::Connected).await;
     }
 
-    async fn near_is(&self, expected: Session) {
+    /// Waits for it; the number of the session that stands so.
+    async fn near_is(&self, expected: SessionState) -> u64 {
         let mut session = self.near.session();
-        within("a session state", session.wait_for(|now| *now == expected)).await.unwrap();
+        let told = within("a session state", session.wait_for(|now| now.state == expected)).await;
+        told.unwrap().number
     }
 }
 
@@ -140,7 +142,8 @@ async fn what_is_dropped_during_a_cut_is_deleted_after_it() {
     within("leading", scene.far.lead("/allocator", "far")).await.unwrap();
     within("the deletion", hosts.changed()).await.unwrap();
     assert!(scene.far.children("/hosts").await.unwrap().is_empty());
-    assert_eq!(*scene.near.session().borrow(), Session::Connected);
+    let session = *scene.near.session().borrow();
+    assert_eq!((session.number, session.state), (1, SessionState::Connected));
     let again = scene.near.register("/hosts/h1", bytes("")).await;
     drop(again.unwrap());
     let at_once = scene.near.register("/hosts/h1", bytes("")).await;
@@ -148,32 +151,45 @@ async fn what_is_dropped_during_a_cut_is_deleted_after_it() {
 }
 
 #[tokio::test]
-async fn an_expired_session_is_over_for_good() {
+async fn a_session_that_expired_behind_a_cut_is_followed_by_another() {
     let scene = Scene::new().await;
-    let _host = scene.near.register("/hosts/h1", bytes("")).await.unwrap();
+    let host = scene.near.register("/hosts/h1", bytes("first")).await.unwrap();
     let leading = scene.near.lead("/allocator", "near").await.unwrap();
     leading.put("/a", bytes("1"), Expect::Absent).await.unwrap();
     let mut watch = scene.near.watch("/a").await.unwrap();
     let mut hosts = scene.far.watch("/hosts").await.unwrap();
 
+    // The servers end it; this side hears nothing of it and ends it by its own clock.
     scene.cut().await;
     let next = within("leading", scene.far.lead("/allocator", "far")).await.unwrap();
     within("the deletion", hosts.changed()).await.unwrap();
-    scene.open.send(true).unwrap(); // too late
-    scene.near_is(Session::Expired).await;
-
+    assert_eq!(scene.near_is(SessionState::Expired).await, 1);
     within("the loss", leading.lost()).await;
-    let late = leading.put("/a", bytes("2"), Expect::Anything).await;
-    assert_eq!(late.unwrap_err().kind, ErrorKind::Conflict);
-    next.put("/a", bytes("3"), Expect::Version(0)).await.unwrap();
-    for error in [
+    let nothing = [
         scene.near.get("/a").await.unwrap_err(),
         scene.near.put("/a", bytes(""), Expect::Anything).await.unwrap_err(),
         scene.near.register("/hosts/h1", bytes("")).await.err().unwrap(),
         scene.near.lead("/allocator", "near").await.err().unwrap(),
+        scene.near.watch("/a").await.err().unwrap(),
         watch.changed().await.unwrap_err(),
-    ] {
-        assert!(!error.retryable(), "{error}");
-        assert_eq!(error.kind, ErrorKind::Invalid, "{error}");
+    ];
+    for error in nothing {
+        assert_eq!(error.kind, ErrorKind::Unavailable, "{error}: it did not happen, and may later");
     }
+    // However long nobody answers: more than one attempt fails.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(scene.near_is(SessionState::Expired).await, 1);
+
+    scene.open.send(true).unwrap();
+    assert_eq!(scene.near_is(SessionState::Connected).await, 2);
+    for late in [
+        leading.put("/a", bytes("2"), Expect::Anything).await.map(drop),
+        host.update(bytes("late")).await,
+    ] {
+        assert_eq!(late.unwrap_err().kind, ErrorKind::Conflict);
+    }
+    next.put("/a", bytes("3"), Expect::Version(0)).await.unwrap();
+    assert_eq!(scene.near.get("/a").await.unwrap().unwrap().data, "3");
+    let _host = scene.near.register("/hosts/h1", bytes("second")).await.unwrap();
+    assert_eq!(scene.far.get("/hosts/h1").await.unwrap().unwrap().data, "second");
 }

@@ -14,7 +14,8 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use chaski_ports::{
-    Coordinator, ErrorKind, Expect, Leadership, Node, PortError, Registration, Session, Watch,
+    Coordinator, ErrorKind, Expect, Leadership, Node, PortError, Registration, Session,
+    SessionState, Watch,
 };
 use parking_lot::Mutex;
 use std::{
@@ -29,7 +30,7 @@ const EPOCH_BLOCK: u64 = 1 << 16;
 /// How many epochs one change can take: the node and the parents it makes.
 const DEPTH_MAX: u64 = 64;
 
-/// The tree, and the session that never ends.
+/// The tree, and the one session of the process, which ends only where it is told to.
 pub(crate) struct Coordination {
     nodes: Arc<Mutex<Tree>>,
     session: watch::Sender<Session>,
@@ -48,6 +49,8 @@ struct Tree {
     epoch_limit: u64,
     /// Names registrations and places in queues.
     last_ticket: u64,
+    /// How many sessions have ended.
+    sessions_ended: u64,
 }
 
 struct Held {
@@ -70,7 +73,7 @@ impl Coordination {
         };
         Ok(Self {
             nodes: Arc::new(Mutex::new(tree)),
-            session: watch::Sender::new(Session::Connected),
+            session: watch::Sender::new(Session { number: 1, state: SessionState::Connected }),
         })
     }
 }
@@ -103,6 +106,10 @@ async fn change<T>(
 
 fn conflict(path: &str) -> PortError {
     PortError::new(ErrorKind::Conflict, format!("write {path}"))
+}
+
+fn session_over(what: &str) -> PortError {
+    PortError::new(ErrorKind::Unavailable, format!("{what}: the session has ended"))
 }
 
 fn check_path(path: &str) -> Result<(), PortError> {
@@ -185,6 +192,18 @@ impl Tree {
         Ok(())
     }
 
+    /// Ends what the session has registered, watches and leads.
+    fn end_session(&mut self) {
+        self.sessions_ended += 1;
+        let registered = self.nodes.iter().filter(|(_, held)| held.owner.is_some());
+        for path in registered.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+            self.nodes.remove(&path);
+        }
+        self.watched.clear();
+        self.queues.clear();
+        self.turns.send_replace(());
+    }
+
     fn children<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
         let below = format!("{path}/");
         let range = (Bound::Excluded(below.as_str()), Bound::Unbounded);
@@ -249,6 +268,7 @@ impl Coordinator for Directory {
             tree: Arc::clone(&self.tree.nodes),
             path: path.to_owned(),
             changes,
+            session: tree.sessions_ended,
         }))
     }
 
@@ -266,7 +286,12 @@ impl Coordinator for Directory {
             };
             (place, tree.turns.subscribe())
         };
-        while !place.is_first(&place.tree.lock()) {
+        loop {
+            match place.standing(&place.tree.lock()) {
+                Some(0) => break,
+                Some(_) => {}
+                None => return Err(session_over(&format!("lead at {path}"))),
+            }
             turns.changed().await.map_err(|_| conflict(path))?;
         }
         Ok(Box::new(place))
@@ -274,6 +299,17 @@ impl Coordinator for Directory {
 
     fn session(&self) -> watch::Receiver<Session> {
         self.tree.session.subscribe()
+    }
+
+    async fn end_session(&self) -> Result<(), PortError> {
+        // Told before anybody can register anew.
+        let mut tree = self.tree.nodes.lock();
+        let number = tree.sessions_ended + 1;
+        let tell = |number, state| self.tree.session.send_replace(Session { number, state });
+        tell(number, SessionState::Expired);
+        tree.end_session();
+        tell(number + 1, SessionState::Connected);
+        Ok(())
     }
 }
 
@@ -318,21 +354,24 @@ struct MemoryWatch {
     tree: Arc<Mutex<Tree>>,
     path: String,
     changes: watch::Receiver<()>,
+    /// How many sessions had ended before its own.
+    session: u64,
 }
 
 #[async_trait]
 impl Watch for MemoryWatch {
     async fn changed(&mut self) -> Result<(), PortError> {
-        self.changes
-            .changed()
-            .await
-            .map_err(|_| PortError::new(ErrorKind::Unavailable, format!("watch {}", self.path)))
+        self.changes.changed().await.map_err(|_| session_over(&format!("watch {}", self.path)))
     }
 }
 
 impl Drop for MemoryWatch {
     fn drop(&mut self) {
         let mut tree = self.tree.lock();
+        // What is watched there now is another session's.
+        if tree.sessions_ended != self.session {
+            return;
+        }
         // This one is still counted.
         if tree.watched.get(&self.path).is_some_and(|w| w.receiver_count() <= 1) {
             tree.watched.remove(&self.path);
@@ -349,23 +388,27 @@ struct Place {
 }
 
 impl Place {
-    fn is_first(&self, tree: &Tree) -> bool {
-        let queue = tree.queues.get(&self.path);
-        queue.and_then(VecDeque::front) == Some(&self.ticket)
+    /// How many are before it; `None` where its session has ended.
+    fn standing(&self, tree: &Tree) -> Option<usize> {
+        tree.queues.get(&self.path)?.iter().position(|ticket| *ticket == self.ticket)
     }
 }
 
 #[async_trait]
 impl Leadership for Place {
-    /// Never: the session is the process.
     async fn lost(&self) {
-        std::future::pending().await
+        let mut turns = self.tree.lock().turns.subscribe();
+        while self.standing(&self.tree.lock()).is_some() {
+            if turns.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     async fn put(&self, path: &str, data: Bytes, expect: Expect) -> Result<Node, PortError> {
         check_path(path)?;
         change(&self.engine, &self.tree, |tree| {
-            if !self.is_first(tree) {
+            if self.standing(tree) != Some(0) {
                 return Err(conflict(path));
             }
             tree.put(path, data, expect)

@@ -3,6 +3,7 @@
 //!
 //! Must not know: what runs on the clients.
 
+use chaski_planted::Bug;
 use chaski_ports::{ErrorKind, PortError, ProducePolicy, Topic};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 
@@ -144,6 +145,12 @@ impl KafkaOptions {
                     ProducePolicy::Forever => "0",
                 },
             );
+        if chaski_planted::is(Bug::AcksOne) {
+            config.set("acks", "1").set("enable.idempotence", "false");
+        }
+        if chaski_planted::is(Bug::AcceptedWhileItLingers) {
+            config.set("linger.ms", "500");
+        }
         config
     }
 

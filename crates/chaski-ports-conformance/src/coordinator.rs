@@ -3,7 +3,7 @@
 use crate::Fixture;
 use bytes::Bytes;
 use chaski_core::Law;
-use chaski_ports::{Coordinator, ErrorKind, Expect, Node, PortError, Session, Watch};
+use chaski_ports::{Coordinator, ErrorKind, Expect, Node, PortError, SessionState, Watch};
 use futures::FutureExt;
 use std::{sync::Arc, time::Duration};
 
@@ -173,8 +173,50 @@ pub async fn sessions_tell<F: Fixture<Port = dyn Coordinator>>(fixture: &F) {
     let tree = open(fixture).await;
     let session = tree.session();
     put(&tree, "/s", "x").await;
-    assert_eq!(*session.borrow(), Session::Connected);
-    assert_eq!(*tree.session().borrow(), Session::Connected);
+    let now = *session.borrow();
+    assert_eq!((now.state, now.alive()), (SessionState::Connected, Some(now.number)));
+    assert_eq!(*tree.session().borrow(), now);
+}
+
+/// What a session registered, watched and led ends with it; the next one comes by itself, and what
+/// is left of the first does nothing to it.
+pub async fn a_session_is_followed<F: Fixture<Port = dyn Coordinator>>(fixture: &F) {
+    let tree = open(fixture).await;
+    let mut session = tree.session();
+    let first = session.borrow().number;
+    let kept = put(&tree, "/kept", "x").await;
+    let host = tree.register("/hosts/h1", Bytes::from_static(b"old")).await.expect("register");
+    let leading = tree.lead("/leader", "old").await.expect("nobody else leads");
+    let mut waiting = tree.lead("/leader", "next");
+    assert!(tokio::time::timeout(QUIET, &mut waiting).await.is_err(), "one leads already");
+    let mut watch = tree.watch("/kept").await.expect("watch");
+
+    tree.end_session().await.expect("end the session");
+    let next = session.wait_for(|now| now.number > first && now.state == SessionState::Connected);
+    let next = next.await.expect("another session follows").number;
+    assert!(next > first, "{}: {next} after {first}", Law::L6);
+    leading.lost().await;
+    assert_conflict(leading.put("/plan", Bytes::new(), Expect::Anything).await);
+    assert_conflict(host.update(Bytes::from_static(b"late")).await);
+    let told = watch.changed().await.expect_err("the watch is over");
+    assert!(told.retryable(), "{told}");
+    let refused = waiting.await.err().expect("the place in the queue is lost");
+    assert!(refused.retryable(), "{refused}");
+    assert_eq!(get(&tree, "/plan").await, None, "{}: a late leader wrote", Law::L6);
+
+    // Made anew. What is dropped only now is the first session's.
+    assert_eq!(get(&tree, "/kept").await, Some(kept));
+    assert_eq!(get(&tree, "/hosts/h1").await, None);
+    let held = tree.register("/hosts/h1", Bytes::from_static(b"new")).await.expect("register");
+    let leads = tree.lead("/leader", "new").await.expect("nobody leads");
+    let mut again = tree.watch("/kept").await.expect("watch");
+    drop((host, leading, watch));
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(get(&tree, "/hosts/h1").await.expect("it is there").data, "new");
+    held.update(Bytes::from_static(b"newer")).await.expect("update");
+    leads.put("/plan", Bytes::new(), Expect::Absent).await.expect("the leader writes");
+    put(&tree, "/kept", "y").await;
+    again.changed().await.expect("a change");
 }
 
 /// Children are the names one level below, sorted as text.

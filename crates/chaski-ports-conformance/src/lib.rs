@@ -84,7 +84,7 @@ macro_rules! checkpoints_cases {
 macro_rules! coordinator_cases {
     ($($then:ident)::+ $(, $arg:tt)*) => {
         $($then)::+! { coordinator $(, $arg)* : put_is_conditional epochs_grow ephemerals_end
-            watch_misses_nothing one_leader sessions_tell children_are_sorted }
+            watch_misses_nothing one_leader sessions_tell a_session_is_followed children_are_sorted }
     };
 }
 

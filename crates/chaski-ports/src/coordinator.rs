@@ -15,7 +15,12 @@
 //! - **one_leader**: of all who `lead` at one path, one holds a [`Leadership`] at a time, as far as
 //!   its session is alive; when it ends, another one gets it.
 //! - **sessions_tell**: `session` tells Connected, Suspended (serve on, claim nothing) and Expired
-//!   (terminal: everything this session registered is gone; build a new one).
+//!   (over: what this session registered is gone, and nothing is owned by it any more).
+//! - **a_session_is_followed**: after Expired a new session comes by itself, with a greater number.
+//!   What belongs to an earlier one stays over: its registrations and leaderships write nothing
+//!   (`Conflict`), its watches and waits end (`Unavailable` or `Unknown`), and dropping them touches
+//!   nothing of the new session. Who holds them makes them anew. Between two sessions calls give
+//!   `Unavailable`; a write that was on its way, `Unknown`.
 
 use crate::PortError;
 use async_trait::async_trait;
@@ -44,15 +49,32 @@ pub enum Expect {
     Anything,
 }
 
-/// How the session stands.
+/// A session of this process, and how it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Session {
+pub struct Session {
+    /// Counts the sessions of this coordinator's value; only grows.
+    pub number: u64,
+    /// How it stands.
+    pub state: SessionState,
+}
+
+/// How a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionState {
     /// Reads and writes work.
     Connected,
     /// Not reachable for now: serve on, claim nothing.
     Suspended,
-    /// Ended for good.
+    /// Ended for good; another one follows.
     Expired,
+}
+
+impl Session {
+    /// The number of a session that has not ended, as far as this process knows.
+    #[must_use]
+    pub fn alive(self) -> Option<u64> {
+        (self.state != SessionState::Expired).then_some(self.number)
+    }
 }
 
 /// The coordinator.
@@ -79,8 +101,13 @@ pub trait Coordinator: Send + Sync {
     /// Waits until this process leads at `path`. Cancel safe: a dropped wait leaves the queue.
     async fn lead(&self, path: &str, id: &str) -> Result<Box<dyn Leadership>, PortError>;
 
-    /// How the session stands, now and later.
+    /// How the session stands, now and later. Who looks seldom may miss that one has ended, never
+    /// that its number is another one.
     fn session(&self) -> watch::Receiver<Session>;
+
+    /// Has the present session end as if nothing had been heard of this process for too long:
+    /// for drills and tests.
+    async fn end_session(&self) -> Result<(), PortError>;
 }
 
 /// An ephemeral node; dropped, it goes away (in the background).
@@ -93,14 +120,15 @@ pub trait Registration: Send + Sync {
 /// A watch.
 #[async_trait]
 pub trait Watch: Send {
-    /// Waits for a change since the watch was made or last waited for.
+    /// Waits for a change since the watch was made or last waited for. An error where its session
+    /// has ended.
     async fn changed(&mut self) -> Result<(), PortError>;
 }
 
 /// Being the leader; dropped, another one may lead.
 #[async_trait]
 pub trait Leadership: Send + Sync {
-    /// Returns when the leadership is lost (session expired).
+    /// Returns when the leadership is lost (its session has ended).
     async fn lost(&self);
     /// A write that only takes place while this process still leads; else `Conflict`.
     async fn put(&self, path: &str, data: Bytes, expect: Expect) -> Result<Node, PortError>;

@@ -11,7 +11,9 @@ pub mod log;
 pub mod store;
 
 pub use clock::{Clock, StandingClock, SystemClock};
-pub use coordinator::{Coordinator, Expect, Leadership, Node, Registration, Session, Watch};
+pub use coordinator::{
+    Coordinator, Expect, Leadership, Node, Registration, Session, SessionState, Watch,
+};
 pub use error::{ErrorKind, PortError};
 pub use log::{
     Appending, Bounds, Log, LogReader, LogRecord, ProducePolicy, Producer, Record, Topic,

@@ -125,18 +125,22 @@ impl Endpoints {
 
 impl Target {
     fn new(endpoint: &str) -> Result<Self, EndpointError> {
-        let channel = Endpoint::from_shared(endpoint.to_owned())
-            .map_err(|source| EndpointError { endpoint: endpoint.into(), source })?
-            .connect_timeout(CONNECT)
-            .timeout(DEADLINE)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true)
-            .http2_adaptive_window(true)
-            .connect_lazy();
-        Ok(Self { endpoint: endpoint.into(), channel })
+        Ok(Self { endpoint: endpoint.into(), channel: channel(endpoint)? })
     }
+}
+
+/// A connection to this endpoint, made when it is first used.
+pub(crate) fn channel(endpoint: &str) -> Result<Channel, EndpointError> {
+    let to = Endpoint::from_shared(endpoint.to_owned())
+        .map_err(|source| EndpointError { endpoint: endpoint.into(), source })?
+        .connect_timeout(CONNECT)
+        .timeout(DEADLINE)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .http2_adaptive_window(true);
+    Ok(to.connect_lazy())
 }
 
 /// Whether it is certain that the other process has not begun the call.

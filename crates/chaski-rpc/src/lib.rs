@@ -6,11 +6,13 @@
 //! One exception: [`FollowedHosts`] looks users up in the table that an allocator pushes.
 
 mod endpoints;
+mod relay;
 mod remote;
 mod server;
 mod tables;
 
 pub use endpoints::{EndpointError, Endpoints};
+pub use relay::{RelayStream, Relayed, relay};
 pub use remote::{RemoteConnections, RemoteHosts, RemoteMessages, RemoteSender};
 pub use server::{ServeError, Services, serve};
 pub use tables::{FollowedHosts, Located, Tables, follow_hosts};

@@ -1,11 +1,17 @@
 //! The other end: services of this process, for callers in others.
 
-use crate::{KEEPALIVE, remote::Shared, tables::Tables};
+use crate::{
+    KEEPALIVE,
+    relay::{FRAME_BYTES_MAX, Relayed},
+    remote::Shared,
+    tables::Tables,
+};
 use chaski_proto::v1::{
     connections_server::{Connections, ConnectionsServer},
     host_tables_server::HostTablesServer,
     hosts_server::{Hosts, HostsServer},
     messages_server::{Messages, MessagesServer},
+    relay_server::RelayServer,
     sender_server::{Sender, SenderServer},
 };
 use std::{sync::Arc, time::Duration};
@@ -36,6 +42,8 @@ pub struct Services {
     pub hosts: Option<Arc<dyn Hosts>>,
     /// Its table, for those who follow it.
     pub tables: Option<Arc<dyn Tables>>,
+    /// The delivery host, for sockets that others accepted.
+    pub relayed: Option<Arc<dyn Relayed>>,
 }
 
 impl Services {
@@ -47,6 +55,7 @@ impl Services {
             && self.connections.is_none()
             && self.hosts.is_none()
             && self.tables.is_none()
+            && self.relayed.is_none()
     }
 }
 
@@ -79,6 +88,10 @@ pub async fn serve(
     }
     if let Some(tables) = services.tables {
         routes.add_service(HostTablesServer::new(Shared(tables)));
+    }
+    if let Some(relayed) = services.relayed {
+        let server = RelayServer::new(Shared(relayed));
+        routes.add_service(server.max_decoding_message_size(FRAME_BYTES_MAX));
     }
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()

@@ -34,6 +34,16 @@ impl Gate {
         self.readiness.changed.send_replace(());
     }
 
+    /// Waits until every other condition holds.
+    pub async fn is_last(&self) {
+        let mut changed = self.readiness.changed.subscribe();
+        while self.readiness.waiting.lock().iter().any(|other| *other != self.name) {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// The condition does not hold (any more).
     pub fn close(&self) {
         self.readiness.waiting.lock().insert(self.name.clone());

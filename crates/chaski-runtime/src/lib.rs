@@ -8,6 +8,7 @@ mod config;
 mod owned;
 mod tasks;
 mod telemetry;
+mod work;
 
 pub use admin::{Gate, Readiness, serve_admin};
 pub use config::{ConfigError, load, to_toml};
@@ -15,3 +16,4 @@ pub use owned::{Owned, Restarts, run_owned};
 pub use tasks::Tasks;
 pub use telemetry::init as init_telemetry;
 pub use tokio_util::sync::CancellationToken;
+pub use work::{Done, Tally, Work};

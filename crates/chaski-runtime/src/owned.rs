@@ -7,18 +7,32 @@ use std::{collections::BTreeMap, error::Error, fmt::Display, future::Future, tim
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-/// The partitions that a process owns in one role, each with the epoch of its assignment.
-pub type Owned = BTreeMap<Partition, u64>;
+/// The partitions that a process owns in one role.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owned {
+    /// The coordinator's session in which they are owned, 0 for none. What was owned in another one
+    /// has ended, also where the same partitions come back with the same epochs.
+    pub session: u64,
+    /// Each with the epoch of its assignment.
+    pub partitions: BTreeMap<Partition, u64>,
+}
+
+impl FromIterator<(Partition, u64)> for Owned {
+    fn from_iter<I: IntoIterator<Item = (Partition, u64)>>(partitions: I) -> Self {
+        Self { session: 0, partitions: partitions.into_iter().collect() }
+    }
+}
 
 struct Running {
+    session: u64,
     epoch: u64,
     stop: CancellationToken,
     done: oneshot::Receiver<()>,
 }
 
 /// Keeps one worker running for each owned partition until the tasks stop. A worker whose
-/// partition goes, or comes back with another epoch, is stopped and waited for before the next
-/// one starts.
+/// partition goes, or comes back with another epoch or in another session, is stopped and waited
+/// for before the next one starts.
 pub async fn run_owned<F, Fut, E>(
     tasks: &Tasks,
     name: &str,
@@ -32,10 +46,13 @@ pub async fn run_owned<F, Fut, E>(
     let stop = tasks.stop();
     let mut running = BTreeMap::<Partition, Running>::new();
     loop {
-        let target = owned.borrow_and_update().clone();
+        let Owned { session, partitions: target } = owned.borrow_and_update().clone();
+        let stays = |partition, r: &Running| {
+            r.session == session && target.get(partition) == Some(&r.epoch)
+        };
         let gone: Vec<Partition> = running
             .iter()
-            .filter(|(partition, r)| target.get(partition) != Some(&r.epoch))
+            .filter(|(partition, r)| !stays(partition, r))
             .map(|(partition, _)| *partition)
             .collect();
         let ending: Vec<Running> = gone.iter().filter_map(|p| running.remove(p)).collect();
@@ -54,7 +71,7 @@ pub async fn run_owned<F, Fut, E>(
                     drop(settle);
                     result
                 });
-                Running { epoch, stop, done }
+                Running { session, epoch, stop, done }
             });
         }
         tokio::select! {
@@ -110,7 +127,38 @@ impl Restarts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{cell::Cell, io};
+    use parking_lot::Mutex;
+    use std::{cell::Cell, convert::Infallible, io, sync::Arc};
+
+    #[tokio::test(start_paused = true)]
+    async fn l6_no_worker_of_an_earlier_session_goes_on_in_the_next() {
+        let tasks = Tasks::new();
+        let in_session = |session| Owned { session, ..[(Partition(3), 7)].into_iter().collect() };
+        let (tell, owned) = watch::channel(in_session(1));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (all, story) = (tasks.clone(), Arc::clone(&seen));
+        tasks.spawn("owned", async move {
+            let worker = |_, epoch, stop: CancellationToken| {
+                let story = Arc::clone(&story);
+                async move {
+                    story.lock().push(("begins", epoch));
+                    stop.cancelled().await;
+                    tokio::time::sleep(Duration::from_secs(1)).await; // it settles what it has begun
+                    story.lock().push(("has ended", epoch));
+                    Ok::<_, Infallible>(())
+                }
+            };
+            run_owned(&all, "test", owned, worker).await;
+            Ok::<_, Infallible>(())
+        });
+        // Told so fast that nobody sees the end in between.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        tell.send_replace(Owned { session: 1, ..Owned::default() });
+        tell.send_replace(in_session(2));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(*seen.lock(), [("begins", 7), ("has ended", 7), ("begins", 7)]);
+        assert_eq!(tasks.shut_down(Duration::from_secs(10)).await, None);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_may_pass_is_tried_again_after_a_pause_until_it_ends_otherwise() {

@@ -23,6 +23,7 @@ const SUITES: &[(&str, &[&str])] = &[
     ("e2e", &["embedded", ALL_SERVERS]),
     ("model", &["embedded", ALL_SERVERS]),
     ("races", &["embedded", ALL_SERVERS]),
+    ("chaos", &[ALL_SERVERS]),
     ("examples", &["embedded"]),
     ("edges", &["workspace"]),
     ("tidy", &["workspace"]),

@@ -25,7 +25,7 @@ use std::{path::PathBuf, time::Duration};
 
 /// A chat platform's messaging core: Kafka-driven, event-sourced, durable.
 #[derive(Parser)]
-#[command(name = "chaski", version, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = "chaski", version = chaski_planted::version(env!("CARGO_PKG_VERSION")), arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     settings: Settings,
@@ -96,10 +96,10 @@ enum Command {
     Where(tools::WhereArgs),
     /// Print records of the log as JSON lines
     Decode(decode::DecodeArgs),
-    /// Look at the records that could not be processed
+    /// Look at the records that could not be processed, and process them after all
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
-    /// Look at how far the consumers have got
+    /// Look at how far the consumers have got, and let them go back
     #[command(subcommand)]
     Cursor(cursor::CursorCommand),
     /// Run all services as separate processes in the background

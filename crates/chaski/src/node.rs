@@ -1,8 +1,11 @@
 //! Composition: which services run in this process, and what each is given. The one place where
 //! services meet; they never import one another.
 
+mod backends;
+mod load;
 mod parts;
 mod presence;
+mod relay;
 mod revocations;
 mod roles;
 pub(crate) mod topics;
@@ -11,6 +14,7 @@ pub use roles::{Role, Roles};
 
 use crate::config::Config;
 use anyhow::Context as _;
+use chaski_api_gateway::LateRouter;
 use chaski_auth::DevKey;
 use chaski_delivery_service::host::Ending;
 use chaski_runtime::{Readiness, Tasks, serve_admin};
@@ -20,6 +24,9 @@ use tokio::net::TcpListener;
 
 /// How long an address in use is tried again.
 const BIND_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long what was started has to end where the rest cannot be.
+const GIVING_UP: Duration = Duration::from_secs(1);
 
 /// A process that serves some roles: built, running, to be drained.
 pub struct Node {
@@ -34,7 +41,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the backends, binds the addresses and starts the roles.
+    /// Binds the addresses, opens the backends and starts the roles. Backends that are away are
+    /// waited for, without end: until then the process is not ready, and its public address refuses
+    /// (503).
     ///
     /// In development mode a signing key is made on first use.
     pub async fn start(config: Config, roles: &Roles, dev: bool) -> anyhow::Result<Self> {
@@ -53,9 +62,30 @@ impl Node {
             false => None,
         };
         let drain = Duration::from_secs(config.drain_seconds);
-        let parts = Box::pin(Parts::open(config, roles, public_address, dev_key.as_ref())).await?;
-        let parts = Arc::new(parts);
-        Arc::clone(&parts).spawn(roles, &tasks, &readiness, public).await?;
+        let late = LateRouter::default();
+        if roles.has(Role::Gateway) || roles.has(Role::Delivery) {
+            let (late, settings, stop) = (late.clone(), config.gateway.clone(), tasks.stop());
+            tasks.spawn("public", async move {
+                chaski_api_gateway::serve(public, late, &settings, stop).await
+            });
+        }
+        let stop = tasks.stop();
+        let starting = async {
+            let opening = Parts::open(config, roles, public_address, dev_key.as_ref(), &readiness);
+            let parts = tokio::select! {
+                parts = Box::pin(opening) => Arc::new(parts?),
+                () = stop.cancelled() => anyhow::bail!("a part of the process failed as it started"),
+            };
+            Arc::clone(&parts).spawn(roles, &tasks, &readiness, late).await?;
+            anyhow::Ok(parts)
+        };
+        let parts = match starting.await {
+            Ok(parts) => parts,
+            Err(error) => {
+                let failure = tasks.shut_down(GIVING_UP).await;
+                return Err(failure.map_or(error, anyhow::Error::msg));
+            }
+        };
         started.open();
         let public_url = format!("http://{public_address}");
         Ok(Self { tasks, readiness, parts, public_url, dev_key, drain })

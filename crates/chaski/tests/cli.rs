@@ -1,6 +1,16 @@
 //! The command line from outside: a server and the client commands as processes of their own.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+use bytes::Bytes;
+use chaski_backends::BackendOptions;
+use chaski_core::{
+    ChatId, Partition, UserId,
+    placement::Placement,
+    record::{Action, Body, Command as Told, Content, Input, Send},
+};
+use chaski_ports::{Clock as _, Log, LogRecord, ProducePolicy, Record, SystemClock, Topic};
+use chaski_proto::{encode_input, v1::DeadLetter};
+use prost::Message as _;
 use serde_json::Value;
 use std::{
     fs::File,
@@ -8,6 +18,7 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
 };
 
 const CHASKI: &str = env!("CARGO_BIN_EXE_chaski");
@@ -21,7 +32,11 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap())
+    }
+
+    /// The same on the data of one that has ended.
+    fn start_in(dir: tempfile::TempDir) -> Self {
         let mut up = chaski(dir.path(), "http://unused");
         up.args(["up", "--dev"]).env("CHASKI_LISTEN", "127.0.0.1:0");
         up.env("CHASKI_ADMIN_LISTEN", "127.0.0.1:0").stdout(Stdio::piped());
@@ -50,6 +65,40 @@ impl Server {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
+    }
+
+    /// What a command says that must succeed.
+    fn says(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Waits until a user's own history has this text: what is shown may not be stored yet.
+    fn stores(&self, user: &str, text: &str) {
+        let has_it = || {
+            let out = tempfile::tempdir().unwrap();
+            self.says(&["download", "--user", user, "--out", out.path().to_str().unwrap()]);
+            let files = std::fs::read_dir(out.path()).unwrap();
+            let files = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+            files.into_iter().any(|rows| rows.contains(&format!("\"{text}\"")))
+        };
+        assert!((0..100).any(|_| has_it()), "{text:?} is not stored");
+    }
+
+    /// What a command says that must fail.
+    fn refuses(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(!output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// SIGTERM; the server must drain and end well. Another one goes on with its data.
+    fn restart(mut self) -> Self {
+        self.stop();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        Self::start_in(dir)
     }
 
     /// SIGTERM; the server must drain and end well.
@@ -165,6 +214,128 @@ fn what_is_sent_is_listened_to_chatted_about_and_decoded() {
     assert_eq!(cursors.lines().count(), 1 + 3 * 12, "{cursors}");
     let letters = server.run(&["dead-letters", "list"]);
     assert_eq!(String::from_utf8(letters.stdout).unwrap(), "no dead letters\n");
+}
+
+/// The embedded log of a server that is stopped.
+async fn log_of(server: &Server) -> Arc<dyn Log> {
+    let url = format!("embedded:{}", server.dir.path().join("data").display());
+    chaski_backends::open_log(&url.parse().unwrap(), &BackendOptions::default()).await.unwrap()
+}
+
+/// A record of ben's partition that holds this text.
+async fn record_with(log: &dyn Log, partition: Partition, text: &str) -> LogRecord {
+    let start = log.bounds(Topic::Recipients, partition).await.unwrap().start;
+    let mut reader = log.reader(Topic::Recipients, partition, start).await.unwrap();
+    loop {
+        let records = reader.next().await.unwrap();
+        let holds = |r: &LogRecord| r.value.windows(text.len()).any(|w| w == text.as_bytes());
+        if let Some(found) = records.into_iter().find(holds) {
+            return found;
+        }
+    }
+}
+
+async fn bury(log: &dyn Log, (topic, partition): (Topic, Partition), record: (u64, Bytes, Bytes)) {
+    let (offset, key, value) = record;
+    let (topic, cause) = (topic.name().into(), "an older version".into());
+    let by_role = "test".into();
+    let letter = DeadLetter { topic, partition: partition.0, offset, cause, key, value, by_role };
+    let record = Record {
+        key: "letter".into(),
+        value: letter.encode_to_vec().into(),
+        timestamp_ms: SystemClock.now_ms(),
+        record_type: "dead-letter",
+        schema: chaski_proto::SCHEMA,
+        traceparent: None,
+    };
+    let producer = log.producer(ProducePolicy::GiveUp).unwrap();
+    producer.append(Topic::DeadLetters, Partition(0), record).unwrap().await.unwrap();
+}
+
+#[test]
+fn what_was_buried_takes_effect_once_and_a_consumer_goes_back_to_a_place_it_has_saved() {
+    let server = Server::start();
+    let send = ["send", "--user", "ana", "--to", "ben"];
+    server.says(&[&send[..], &["one"]].concat());
+    server.says(&["listen", "--user", "ben", "--max", "1"]);
+    server.stores("ben", "one");
+    let server = server.restart();
+    server.says(&[&send[..], &["two"]].concat());
+    server.says(&["listen", "--user", "ben", "--device", "d2", "--max", "2"]);
+    server.stores("ben", "two");
+    let mut server = server;
+    server.stop();
+
+    // Given a message that ana was told is accepted, twice among the dead letters, and a record of
+    // ben's partition.
+    let (ana, ben): (UserId, UserId) = ("ana".parse().unwrap(), "ben".parse().unwrap());
+    let (placement, chat) = (Placement::new(12), ChatId::direct(&ana, &ben));
+    let (bens, chats) = (placement.of_user(&ben), placement.of_chat(&chat));
+    let content = Content { body: Body::Text("buried".into()), attachments: Vec::new() };
+    let (to, key) = (Some(ben), "late".parse().unwrap());
+    let message = Send { to, key, content: content.into(), sent_at: None };
+    let accepted_at = SystemClock.now_ms() - 3_600_000;
+    let (device, action) = ("cli".parse().unwrap(), Action::Send(message));
+    let command = Told { chat, user: ana, device, accepted_at, action };
+    let value = encode_input(&Input::Command(command));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let place = runtime.block_on(async {
+        let log = log_of(&server).await;
+        let two = record_with(&*log, bens, "two").await;
+        for offset in [120, 120, 121] {
+            let record = (offset, Bytes::from(chat.to_string()), value.clone());
+            bury(&*log, (Topic::NewMessages, chats), record).await;
+        }
+        bury(&*log, (Topic::Recipients, bens), (two.offset.0, two.key, two.value)).await;
+        two.offset
+    });
+    drop(runtime);
+
+    // Then it is appended again where it is safe, and for the other one there is another way.
+    let replay = ["dead-letters", "replay"];
+    let dry = server.says(&[&replay[..], &["--dry-run"]].concat());
+    assert!(dry.contains("2 would be appended again, 1 left"), "{dry}");
+    for _ in 0..2 {
+        let told = server.says(&replay);
+        assert!(told.contains("2 appended again, 1 left"), "{told}");
+    }
+    let only = |place: &str| [&replay[..], &["--only", place]].concat().join(" ");
+    let refused = |command: &str| server.refuses(&command.split(' ').collect::<Vec<_>>());
+    assert!(refused(&only("new-messages/3/4711")).contains("there is no such dead letter"));
+    assert!(refused(&only(&format!("recipients/{bens}/{place}"))).contains("see above"));
+    let goes_back = format!("cursor set messages --partition {bens} --before {place}");
+    assert!(dry.contains(&goes_back), "{dry}");
+
+    let set = |rest: &str| format!("cursor set {rest} --partition {bens}");
+    assert!(refused(&set("generator --to 1")).contains("snapshots"));
+    assert!(refused(&set("delivery --to 1")).contains("keeps no cursor"));
+    assert!(refused(&set("messages --to 999999")).contains("no watermark is stored with 999999"));
+    assert!(refused(&set("messages")).contains("--before"));
+    let says = |command: &str| server.says(&command.split(' ').collect::<Vec<_>>());
+    let would = says(&format!("{goes_back} --dry-run"));
+    assert!(would.contains("would go on from"), "{would}");
+    let went = says(&goes_back);
+    let went_to = went.split("goes on from ").nth(1).and_then(|rest| rest.split(',').next());
+    let went_to: u64 = went_to.unwrap().parse().unwrap();
+    assert!(went_to <= place.0, "{went}");
+    assert!(says(&goes_back).contains("already"));
+
+    // When it runs again, everything is there once, in ben's order.
+    let server = Server::start_in(std::mem::replace(&mut server.dir, tempfile::tempdir().unwrap()));
+    server.says(&[&send[..], &["three"]].concat());
+    let listen = ["listen", "--user", "ben", "--device", "d3", "--max", "4"];
+    let events = json_lines(&server.run(&listen));
+    assert_eq!(texts(&events), ["one", "two", "buried", "three"]);
+    server.stores("ben", "three");
+    let mut server = server;
+    server.stop();
+    let shown = server.says(&["cursor", "show", "--partition", &bens.to_string()]);
+    let row = shown.lines().find(|line| line.starts_with("messages")).unwrap();
+    let next: u64 = row.split_whitespace().nth(4).unwrap().parse().unwrap();
+    assert!(next > place.0, "it went on from there: {shown}");
+    let stored = ["cursor", "show", "--stored", "--partition", &bens.to_string()];
+    let stored = server.says(&stored);
+    assert!(stored.lines().any(|line| line.contains(&format!(" {went_to} "))), "{stored}");
 }
 
 #[test]

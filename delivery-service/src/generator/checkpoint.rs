@@ -4,8 +4,9 @@ use super::{Generator, ROLE};
 use bytes::Bytes;
 use chaski_core::{
     Offset, Partition, Watermark,
-    fold::{CONTROL, Fold},
+    fold::{CONTROL, Fold, Seen},
 };
+use chaski_planted::Bug;
 use chaski_ports::{ErrorKind, PortError, Snapshot, WatermarkRow};
 use chaski_proto::{decode_bucket, decode_control, encode_bucket, encode_control};
 
@@ -38,7 +39,11 @@ pub(super) async fn restore(
             continue;
         }
         let restored = decode_bucket(state, as_of, g.placement);
-        fold.restore(bucket, restored.map_err(|cause| corrupt(bucket, cause))?);
+        let mut restored = restored.map_err(|cause| corrupt(bucket, cause))?;
+        if chaski_planted::is(Bug::WindowLost) {
+            restored.seen = Seen::default();
+        }
+        fold.restore(bucket, restored);
     }
     Ok((fold, next))
 }
@@ -51,6 +56,7 @@ async fn put_cursor(
     state: Bytes,
 ) -> Result<(), PortError> {
     // The cursor itself, not the offset before it: there is none before the first one.
+    let epoch = if chaski_planted::is(Bug::CursorWithoutEpoch) { 1 << 40 } else { epoch };
     let snapshot = Snapshot { bucket: CONTROL, epoch, as_of: next, state };
     g.checkpoints.put_snapshot(partition, &snapshot).await?;
     // For whoever looks at how far this is.
@@ -74,7 +80,8 @@ impl Checkpoint {
             bucket.dirty = false;
             Snapshot { bucket: index, epoch, as_of, state: encode_bucket(bucket) }
         });
-        let buckets = buckets.collect();
+        let forgets = |s: &Snapshot| s.bucket % 2 == 1 && chaski_planted::is(Bug::HalfACheckpoint);
+        let buckets = buckets.filter(|snapshot| !forgets(snapshot)).collect();
         Self { as_of, buckets, control: encode_control(fold.control(), as_of.next()) }
     }
 

@@ -12,7 +12,7 @@ use chaski_core::{
 use chaski_embedded::{Embedded, EmbeddedOptions};
 use chaski_ports::{CheckpointStore, Claimed, ProducePolicy, Record, Topic};
 use chaski_proto::{SCHEMA, encode_input};
-use chaski_runtime::CancellationToken;
+use chaski_runtime::{CancellationToken, Work};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -28,6 +28,7 @@ fn generator(dir: &tempfile::TempDir) -> Generator {
         placement: Placement::new(1),
         source: SourceId(1),
         rules: Rules::default(),
+        work: Work::new(ROLE),
         config: GeneratorConfig::default(),
     }
 }

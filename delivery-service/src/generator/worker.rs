@@ -12,12 +12,13 @@ use chaski_core::{
     record::{Event, Input, Output, Tick},
     uphold,
 };
+use chaski_planted::Bug;
 use chaski_ports::{
     Appending, ErrorKind, LogRecord, PortError, ProducePolicy, Producer, Record, Topic,
 };
 use chaski_proto::{EncodedEvent, SCHEMA, decode_input, encode_input};
 use chaski_records::Undertaker;
-use chaski_runtime::CancellationToken;
+use chaski_runtime::{CancellationToken, Tally};
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
@@ -27,6 +28,8 @@ use tokio::{
 
 /// How often the cursor is shown to the log's stock tools.
 const MIRROR_EVERY: Duration = Duration::from_secs(2);
+/// What a record that is read or made costs here, about ([`Tally`]).
+const RECORD_COST: Duration = Duration::from_micros(10);
 
 /// Folds the partition until `stop` or the first failure.
 pub(super) async fn run(
@@ -63,7 +66,9 @@ pub(super) async fn run(
         taken: None,
         prev: vec![None; g.placement.partitions() as usize],
         inflight,
+        tally: g.work.tally(partition),
     };
+    worker.tally.begin(next);
     let (mut saving, mut ticking) = (FuturesUnordered::new(), FuturesUnordered::new());
     loop {
         tokio::select! {
@@ -108,7 +113,9 @@ async fn save(
     mut reached: watch::Receiver<Option<Offset>>,
 ) -> Result<(), PortError> {
     let as_of = checkpoint.as_of;
-    reached.wait_for(|f| f.is_some_and(|f| f >= as_of)).await.map_err(|_| follower_gone())?;
+    if !chaski_planted::is(Bug::CursorBeforeOutputs) {
+        reached.wait_for(|f| f.is_some_and(|f| f >= as_of)).await.map_err(|_| follower_gone())?;
+    }
     checkpoint.write(g, partition, epoch).await
 }
 
@@ -130,6 +137,7 @@ struct Worker<'a> {
     /// What was last sent to each partition of `recipients` in this incarnation.
     prev: Vec<Option<Origin>>,
     inflight: mpsc::Sender<Inflight>,
+    tally: Arc<Tally>,
 }
 
 impl Worker<'_> {
@@ -176,7 +184,7 @@ impl Worker<'_> {
         let mut outputs = Vec::new();
         for record in records {
             outputs.clear();
-            let offset = record.offset;
+            let (offset, at_ms) = (record.offset, record.timestamp_ms);
             uphold!(
                 Law::L5,
                 self.last.is_none_or(|last| offset > last),
@@ -185,6 +193,7 @@ impl Worker<'_> {
             let appends = match decode_input(record.value.clone()) {
                 Ok(input) => {
                     self.fold.apply(offset, input, &mut outputs);
+                    self.plant(&mut outputs);
                     let all = self.append(offset, &outputs);
                     tokio::select! {
                         appends = all => appends?,
@@ -201,6 +210,7 @@ impl Worker<'_> {
             metrics::counter!("chaski_generator_inputs_total").increment(1);
             metrics::counter!("chaski_generator_outputs_total").increment(outputs.len() as u64);
             self.last = Some(offset);
+            self.tally.took(1, RECORD_COST * (1 + outputs.len() as u32), offset.next(), at_ms);
             let input = Inflight { offset, outputs: appends };
             tokio::select! {
                 sent = self.inflight.send(input) => {
@@ -210,6 +220,20 @@ impl Worker<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Nothing, but where a bug is planted.
+    fn plant(&self, outputs: &mut Vec<Output>) {
+        let waiting = self.inflight.max_capacity() - self.inflight.capacity();
+        if chaski_planted::is(Bug::DropsWhenFull) && waiting > 3 {
+            outputs.clear();
+        }
+        if chaski_planted::is(Bug::RejectionToldTwice)
+            && let Some(last) = outputs.last().filter(|o| matches!(o.event, Event::Rejected(_)))
+        {
+            let again = Output { index: last.index + 1, ..last.clone() };
+            outputs.push(again);
+        }
     }
 
     /// Appends the outputs of one input, in order; waits while the producer's queue is full.

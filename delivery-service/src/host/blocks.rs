@@ -90,10 +90,15 @@ impl PartitionBlocks {
         self.blocks.pass(edge);
     }
 
+    /// Whether this user blocks this sender.
+    pub(super) fn holds(&self, user: &UserId, sender: &str) -> bool {
+        self.blocks.since(user, sender).is_some()
+    }
+
     /// Which of these users a message of this sender is hidden from (L7).
     pub(super) fn hidden_from(&self, users: &[UserId], sender: &str) -> Vec<u32> {
         let users = (0..).zip(users);
-        users.filter(|(_, u)| self.blocks.since(u, sender).is_some()).map(|(i, _)| i).collect()
+        users.filter(|(_, user)| self.holds(user, sender)).map(|(index, _)| index).collect()
     }
 
     /// Whether a 1:1 message must have been refused: one of both blocks the other, and the tiers

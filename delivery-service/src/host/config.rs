@@ -1,5 +1,6 @@
 //! Settings of the delivery host.
 
+use chaski_relay::{Limits, When};
 use serde::{Deserialize, Serialize};
 
 /// Settings of the delivery host.
@@ -11,6 +12,9 @@ pub struct HostConfig {
     pub ring_bytes: usize,
     /// How far a device's socket is fed before the next look at its commands, in bytes.
     pub burst_bytes: usize,
+    /// What a read of the log for devices further back than the ring, and than what is stored, may
+    /// find before they take it, for each partition, in bytes; at the limit it waits.
+    pub catch_up_bytes: usize,
     /// How often a client must be heard of, in seconds; after twice this it is cut (4005).
     pub heartbeat_seconds: u32,
     /// How long a new socket has for `hello`, in seconds.
@@ -18,6 +22,9 @@ pub struct HostConfig {
     /// How many sessions are let in each second, a second's worth at once; the others are told when
     /// to come again (`goAway BUSY`). 0: no limit.
     pub hellos_per_second: u32,
+    /// How long what clients send may take until it comes back through the log, in milliseconds; past
+    /// it they are told to send it later (503 with `retryAfterMs`). 0: no limit.
+    pub backlog_ms_max: u64,
     /// How long a socket may take no bytes before it is cut as a slow consumer (4003), in seconds.
     pub write_seconds: u64,
     /// Most commands of one socket that are not yet answered; at the limit no more are read.
@@ -54,6 +61,14 @@ pub struct HostConfig {
     /// How long the end of the log may not be reached before clients are sent away, in
     /// milliseconds.
     pub behind_ms: u64,
+    /// When a client that is at the wrong host is carried to the right one, instead of being told
+    /// its address. Gateways go by this too.
+    pub relay: When,
+    /// Most sockets that are relayed between two processes.
+    pub relay_sockets_max: usize,
+    /// What a relayed socket may hold that is not taken yet, in each direction and process, in
+    /// bytes; one message may exceed it.
+    pub relay_window_bytes: usize,
 }
 
 impl Default for HostConfig {
@@ -61,9 +76,11 @@ impl Default for HostConfig {
         Self {
             ring_bytes: 16 << 20,
             burst_bytes: 64 << 10,
+            catch_up_bytes: 4 << 20,
             heartbeat_seconds: 30,
             hello_seconds: 10,
-            hellos_per_second: 1000,
+            hellos_per_second: 200,
+            backlog_ms_max: 2000,
             write_seconds: 10,
             commands_inflight_max: 64,
             json_frame_bytes_max: 1_310_720,
@@ -80,6 +97,17 @@ impl Default for HostConfig {
             move_every_ms: 20,
             move_spread_ms: 100,
             behind_ms: 5000,
+            relay: When::Second,
+            relay_sockets_max: 10_000,
+            relay_window_bytes: 65_536,
         }
+    }
+}
+
+impl HostConfig {
+    /// What a pair of processes may relay.
+    #[must_use]
+    pub fn relay_limits(&self) -> Limits {
+        Limits { sockets_max: self.relay_sockets_max, window_bytes: self.relay_window_bytes }
     }
 }

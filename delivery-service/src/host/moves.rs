@@ -9,6 +9,7 @@
 use super::{DeliveryHost, close::CloseReason, ring::Ring, session::Who};
 use chaski_core::{Partition, UserId};
 use chaski_proto::v1;
+use chaski_relay::When;
 use chaski_runtime::Owned;
 use futures::future::{BoxFuture, select_all};
 use std::{
@@ -25,10 +26,15 @@ const FAREWELL: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(10);
 /// Before a client tries again that cannot be told where, in milliseconds.
 const NOWHERE_MS: u32 = 500;
+/// The same while this host has no session: it may take a while until anybody knows.
+const NO_SESSION_MS: u32 = 2_000;
 
 /// Where partitions are served, as this host is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Whereabouts {
+    /// The coordinator's session in which this is so, 0 for none. What was served in another one is
+    /// given up at once.
+    pub session: u64,
     /// What this host owns.
     pub owned: BTreeSet<Partition>,
     /// What other hosts own, as far as they are there.
@@ -49,8 +55,16 @@ pub(super) async fn run(host: &DeliveryHost) {
     let mut whereabouts = host.parts.whereabouts.clone();
     let mut leaving = BTreeMap::<Partition, BoxFuture<'_, Partition>>::new();
     loop {
-        let owned = whereabouts.borrow_and_update().owned.clone();
-        for partition in host.served.borrow().keys().filter(|p| !owned.contains(p)) {
+        let (session, owned) = {
+            let told = whereabouts.borrow_and_update();
+            (told.session, told.owned.clone())
+        };
+        // Who is not among the hosts any more has nothing to hand over (L6).
+        if host.served.borrow().session != session {
+            leaving.clear();
+            host.served.send_replace(Owned { session, ..Owned::default() });
+        }
+        for partition in host.served.borrow().partitions.keys().filter(|p| !owned.contains(p)) {
             let leave = || Box::pin(leave(host, *partition)) as _;
             leaving.entry(*partition).or_insert_with(leave);
         }
@@ -62,7 +76,8 @@ pub(super) async fn run(host: &DeliveryHost) {
             }
         }
         // Epochs are of no concern: nothing is saved by partition, so a ring outlives them.
-        let served: Owned = owned.iter().chain(leaving.keys()).map(|p| (*p, 0)).collect();
+        let partitions = owned.iter().chain(leaving.keys()).map(|p| (*p, 0)).collect();
+        let served = Owned { session, partitions };
         host.served.send_if_modified(|before| std::mem::replace(before, served) != *before);
         // Whoever waits for a ring looks again.
         host.warm.send_modify(|_| {});
@@ -80,7 +95,7 @@ pub(super) async fn run(host: &DeliveryHost) {
             left = left => {
                 leaving.remove(&left);
                 host.served.send_modify(|served| {
-                    served.remove(&left);
+                    served.partitions.remove(&left);
                 });
             }
         }
@@ -169,7 +184,13 @@ impl DeliveryHost {
         let partition = self.parts.placement.of_user(&who.user);
         let whereabouts = self.parts.whereabouts.borrow();
         let url = whereabouts.elsewhere.get(&partition).map(|elsewhere| elsewhere.url.to_string());
-        let retry_after_ms = if url.is_some() { retry_after_ms } else { NOWHERE_MS };
+        let retry_after_ms = match (&url, whereabouts.session) {
+            (Some(_), _) => retry_after_ms,
+            (None, 0) => NO_SESSION_MS,
+            (None, _) => NOWHERE_MS,
+        };
+        // Who only comes through others has no use for an address.
+        let url = url.filter(|_| self.config.relay != When::Always);
         v1::GoAway { reason: "MOVED".into(), url, retry_after_ms }
     }
 

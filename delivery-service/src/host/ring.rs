@@ -3,8 +3,9 @@
 //! Devices read it at their own pace: a record is kept once, its frame is encoded once, and a
 //! user's events are found without looking at anybody else's.
 
-use super::{close::CloseReason, entry::Entry, subscriber::Subscriber};
+use super::{catch_up::Waiting, close::CloseReason, entry::Entry, subscriber::Subscriber};
 use chaski_core::{ChatId, DeviceId, Law, MessageId, Offset, Position, UserId, uphold};
+use chaski_planted::Bug;
 use chaski_proto::{new_message, v1};
 use parking_lot::Mutex;
 use std::{
@@ -36,6 +37,8 @@ pub(super) struct Ring {
     bytes_max: usize,
     /// Most receipts that wait for one session.
     receipts_max: usize,
+    /// Who is further back than the ring, and than what is stored.
+    pub(super) waiting: Waiting,
 }
 
 struct Inner {
@@ -84,7 +87,7 @@ impl Ring {
             sessions: 0,
             closed: None,
         };
-        Self { inner: Mutex::new(inner), bytes_max, receipts_max }
+        Self { inner: Mutex::new(inner), bytes_max, receipts_max, waiting: Waiting::default() }
     }
 
     /// Adds entries in order and moves the end; wakes the devices they are for.
@@ -124,6 +127,9 @@ impl Ring {
             return match last_expired {
                 Some(last) if first.is_some_and(|first| first <= last) => {
                     Read::Expired(Position::at(last))
+                }
+                _ if chaski_planted::is(Bug::BehindIsExpired) => {
+                    Read::Expired(Position::at(Offset(inner.end.0.saturating_sub(1))))
                 }
                 _ => Read::Behind,
             };
@@ -225,6 +231,18 @@ impl Ring {
             Some(last) => Position::at(Offset(last)),
             None => Position::BEGINNING,
         }
+    }
+
+    /// Where the ring begins.
+    pub(super) fn begins(&self) -> Offset {
+        self.inner.lock().start
+    }
+
+    /// Where a read of the log that comes from before the ring hands over to it: half way into it, so
+    /// that there is time to before it is forgotten.
+    pub(super) fn meeting(&self) -> Offset {
+        let inner = self.inner.lock();
+        Offset(inner.start.0 + (inner.end.0 - inner.start.0) / 2)
     }
 
     /// A session of this device begins, on the socket of this number. Of two sockets of a device the

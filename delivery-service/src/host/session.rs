@@ -1,11 +1,13 @@
-//! One device on one socket: a cursor that moves through the user's events, first in pages from
-//! the message service where it is behind the ring, then with the ring; and the commands it sends.
+//! One device on one socket: a cursor that moves through the user's events, with the ring, or on its
+//! way there where it is behind ([`behind`]); and the commands it sends.
+
+mod behind;
 
 use super::{
     DeliveryHost,
     close::CloseReason,
     commands::{self, Asker},
-    is_final,
+    cost, is_final,
     marks::Unacked,
     opening::{Opening, Start, open_device},
     ring::{Read, Ring},
@@ -13,13 +15,16 @@ use super::{
     subscriber::Subscriber,
     upgrade,
 };
+use behind::Behind;
 use bytes::Bytes;
 use chaski_auth::Identity;
 use chaski_core::{ChatId, DeviceId, Position, UserId};
+use chaski_planted::Bug;
 use chaski_proto::{
     Problem, Timestamp,
     v1::{self, client_frame::Command, server_frame::Body},
 };
+use chaski_runtime::Tally;
 use futures::{
     future::BoxFuture,
     poll,
@@ -27,12 +32,7 @@ use futures::{
 };
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, task::Poll, time::Duration};
 use tokio::time::Instant;
-use tonic::Request;
 
-/// Events in one page from the message service.
-const PAGE: u32 = 200;
-/// Pause before asking again where the message service is behind the ring or does not answer.
-const PAGE_AGAIN: Duration = Duration::from_millis(100);
 /// How long a session that ends waits for its device to be opened.
 const OPEN_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause before a device is opened again where the message service does not answer.
@@ -52,8 +52,6 @@ impl Who {
         v1::Caller { user_id: self.user.to_string(), device_id: self.device.to_string() }
     }
 }
-
-type Page = Result<v1::InboxReply, tonic::Status>;
 
 /// The end of a session: the reason to close, or `None` where the client is gone.
 type End = Option<CloseReason>;
@@ -78,8 +76,10 @@ pub(super) struct Session {
     /// Unix seconds.
     expires_at: i64,
     commands: FuturesUnordered<BoxFuture<'static, Option<v1::ServerFrame>>>,
-    /// The next page, while the device is behind the ring.
-    page: Option<BoxFuture<'static, Page>>,
+    /// While the device is behind the ring.
+    behind: Behind,
+    /// What it costs.
+    tally: Arc<Tally>,
 }
 
 impl Session {
@@ -98,6 +98,7 @@ impl Session {
         }
         metrics::gauge!("chaski_sessions").increment(1);
         let unacked = Unacked::new(host.config.receipts_unacked_max);
+        let tally = host.work.tally(host.parts.placement.of_user(&who.user));
         Self {
             host,
             ring,
@@ -111,7 +112,8 @@ impl Session {
             hello,
             expires_at: identity.expires_at,
             commands: FuturesUnordered::new(),
-            page: None,
+            behind: Behind::default(),
+            tally,
         }
     }
 
@@ -166,8 +168,8 @@ impl Session {
                 reason = subscriber.dismissal() => return Err(Some(reason)),
                 incoming = self.socket.receive(), if room => self.take(incoming).await?,
                 Some(reply) = self.commands.next() => self.reply(reply).await?,
-                page = next(&mut self.page) => {
-                    self.page = None;
+                page = next(&mut self.behind.page) => {
+                    self.behind.page = None;
                     self.show_page(page).await?;
                     self.pump().await?;
                 }
@@ -272,6 +274,7 @@ impl Session {
                 self.send(&reply).await
             }
             Some(command) => {
+                self.tally.spend(cost::COMMAND);
                 let (host, ring) = (Arc::clone(&self.host), Arc::clone(&self.ring));
                 let (who, subscriber) = (self.who.clone(), self.subscriber.clone());
                 let asker = Asker { host, ring, who, subscriber };
@@ -309,9 +312,9 @@ impl Session {
         v1::ServerFrame::reply(id, body)
     }
 
-    /// Sends the receipts that wait and a burst of what the ring has after the cursor; asks for a
-    /// page where the ring begins later. Where there may be more it is woken again, so that a
-    /// device that catches up is heard meanwhile.
+    /// Sends the receipts that wait and a burst of what stands after the cursor; looks further back
+    /// where the ring begins later. Where there may be more it is woken again, so that a device that
+    /// catches up is heard meanwhile.
     async fn pump(&mut self) -> Result<(), End> {
         let receipts = self.subscriber.receipts(self.cursor);
         if !receipts.is_empty() {
@@ -319,22 +322,20 @@ impl Session {
             let frames = receipts.into_iter().map(frame).collect();
             self.send_all(frames).await?;
         }
-        if self.page.is_some() {
+        if self.behind.page.is_some() {
             return Ok(());
         }
-        match self.ring.read(&self.who.user, self.cursor, self.host.config.burst_bytes) {
-            Read::Behind => self.page = Some(self.ask_page(Duration::ZERO)),
-            Read::Expired(last) => {
-                self.cursor = last;
-                self.subscriber.wake();
-                self.resync("EXPIRED").await?;
-            }
+        match self.read() {
+            Read::Behind => self.look_back().await?,
+            Read::Expired(last) => self.expired(last).await?,
             Read::Events { events, more } => {
                 let Some((last, _)) = events.last() else {
                     return Ok(());
                 };
                 self.cursor = last.position;
-                if more {
+                if more && chaski_planted::is(Bug::DropsForTheSlow) {
+                    self.cursor = self.ring.newest();
+                } else if more {
                     self.subscriber.wake();
                 }
                 let json = self.socket.json;
@@ -346,11 +347,16 @@ impl Session {
                         self.remember(place, &message.sender_id);
                     }
                 }
-                metrics::counter!("chaski_delivered_total").increment(frames.len() as u64);
+                self.delivers(frames.len());
                 self.send_all(frames).await?;
             }
         }
         Ok(())
+    }
+
+    fn delivers(&self, frames: usize) {
+        metrics::counter!("chaski_delivered_total").increment(frames as u64);
+        self.tally.spend(cost::DELIVERY * frames as u32);
     }
 
     /// What others wrote counts as delivered once the device acknowledges it.
@@ -362,54 +368,18 @@ impl Session {
         }
     }
 
+    /// What stands up to here cannot be shown any more: the device goes on behind it.
+    async fn expired(&mut self, last: Position) -> Result<(), End> {
+        self.cursor = last;
+        self.subscriber.wake();
+        self.resync("EXPIRED").await
+    }
+
     /// The device missed events that cannot be shown any more, or asked for a strange place: it
     /// reads what stands now and goes on behind the cursor.
     async fn resync(&mut self, reason: &str) -> Result<(), End> {
         let resync = v1::Resync { reason: reason.into(), from_position: self.cursor.0 };
         self.send(&v1::ServerFrame::event(self.cursor.0, Body::Resync(resync))).await
-    }
-
-    fn ask_page(&self, pause: Duration) -> BoxFuture<'static, Page> {
-        let messages = Arc::clone(&self.host.parts.messages);
-        let request = v1::InboxRequest {
-            caller: Some(self.who.caller()),
-            after: self.cursor.0,
-            limit: PAGE,
-            ..Default::default()
-        };
-        Box::pin(async move {
-            tokio::time::sleep(pause).await;
-            messages.inbox(Request::new(request)).await.map(tonic::Response::into_inner)
-        })
-    }
-
-    async fn show_page(&mut self, page: Page) -> Result<(), Option<CloseReason>> {
-        let page = match page {
-            Ok(page) => page,
-            Err(error) => {
-                tracing::warn!(%error, "a page of older events does not come, asking again");
-                self.page = Some(self.ask_page(PAGE_AGAIN * 5));
-                return Ok(());
-            }
-        };
-        let moved = page.upto > self.cursor.0;
-        let json = self.socket.json;
-        let mut frames = VecDeque::with_capacity(page.events.len());
-        for event in &page.events {
-            let Some(position) = event.position.filter(|p| *p > self.cursor.0) else { continue };
-            if let Some(Body::NewMessage(message)) = &event.body {
-                let place = (Position(position), message.chat_id.as_str(), message.seq);
-                self.remember(place, &message.sender_id);
-            }
-            frames.push_back(event.to_bytes(json));
-        }
-        self.cursor = self.cursor.max(Position(page.upto));
-        metrics::counter!("chaski_delivered_total").increment(frames.len() as u64);
-        self.send_all(frames).await?;
-        if !moved {
-            self.page = Some(self.ask_page(PAGE_AGAIN));
-        }
-        Ok(())
     }
 
     async fn reply(&mut self, reply: Option<v1::ServerFrame>) -> Result<(), End> {

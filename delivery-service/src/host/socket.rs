@@ -1,5 +1,5 @@
-//! A WebSocket in one of the two formats. It hears while it writes, so that a client whose network
-//! takes little is not taken for a silent one.
+//! A WebSocket in one of the two formats, accepted here or relayed by another process. It hears
+//! while it writes, so that a client whose network takes little is not taken for a silent one.
 //!
 //! Must not know: whose socket it is.
 
@@ -9,7 +9,8 @@ use axum::{
     extract::ws::{CloseFrame, Message, WebSocket},
 };
 use chaski_proto::v1;
-use futures::{SinkExt, StreamExt};
+use chaski_relay::Tunnel;
+use futures::{SinkExt, StreamExt, future::Either};
 use std::{
     collections::VecDeque,
     future::poll_fn,
@@ -25,9 +26,12 @@ const AHEAD_MESSAGES: usize = 64;
 
 type Heard = Option<Result<Message, axum::Error>>;
 
+/// The client's own socket, or one that another process relays.
+pub(super) type Wire = Either<WebSocket, Tunnel>;
+
 /// A WebSocket in one of the two formats.
 pub(super) struct Socket {
-    socket: WebSocket,
+    socket: Wire,
     pub(super) json: bool,
     /// Sockets of a host are numbered as they are opened.
     pub(super) number: u64,
@@ -50,9 +54,18 @@ pub(super) enum Incoming {
 }
 
 impl Socket {
-    pub(super) fn new(socket: WebSocket, number: u64, json: bool, frame_max: usize) -> Self {
+    pub(super) fn new(socket: Wire, number: u64, json: bool, frame_max: usize) -> Self {
         let ahead = VecDeque::new();
         Self { socket, number, json, frame_max, heard: Instant::now(), ahead, ahead_bytes: 0 }
+    }
+
+    /// The client's own socket, and what it has said that nobody looked at; `None` where it is
+    /// relayed already.
+    pub(super) fn into_wire(self) -> Option<(WebSocket, impl Iterator<Item = Message>)> {
+        match self.socket {
+            Either::Left(socket) => Some((socket, self.ahead.into_iter().flatten().flatten())),
+            Either::Right(_) => None,
+        }
     }
 
     /// The next frame. Cancel safe.
@@ -63,7 +76,7 @@ impl Socket {
                 message
             }
             None => {
-                let message = self.socket.recv().await;
+                let message = self.socket.next().await;
                 self.heard = Instant::now();
                 message
             }
@@ -145,12 +158,17 @@ impl Socket {
     }
 
     /// Closes with a code, and reads on a little so that the client sees it.
-    pub(super) async fn close(mut self, reason: CloseReason) {
+    pub(super) async fn close(self, reason: CloseReason) {
         metrics::counter!("chaski_closes_total", "code" => reason.code().to_string()).increment(1);
+        let mut socket = match self.socket {
+            Either::Left(socket) => socket,
+            // Who relays sees to the rest.
+            Either::Right(tunnel) => return tunnel.close(reason.code(), reason.text()),
+        };
         let frame = CloseFrame { code: reason.code(), reason: reason.text().into() };
         let goodbye = async {
-            self.socket.send(Message::Close(Some(frame))).await?;
-            while let Some(Ok(_)) = self.socket.recv().await {}
+            socket.send(Message::Close(Some(frame))).await?;
+            while let Some(Ok(_)) = socket.recv().await {}
             Ok::<_, axum::Error>(())
         };
         // A client that does not answer the close is simply dropped.

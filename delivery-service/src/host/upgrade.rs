@@ -3,17 +3,18 @@
 use super::{
     DeliveryHost,
     close::CloseReason,
-    commands, is_final, opening,
+    commands, is_final, opening, relay,
     session::{Session, Who},
     socket::{Incoming, Socket},
 };
 use axum::{
     Router,
+    body::Bytes,
     extract::{
         State,
         ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
     },
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -22,6 +23,7 @@ use chaski_proto::{
     Problem,
     v1::{self, client_frame::Command, server_frame::Body},
 };
+use futures::future::Either;
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -47,6 +49,7 @@ pub(super) fn router(host: Arc<DeliveryHost>) -> Router {
 
 async fn upgrade(
     State(host): State<Arc<DeliveryHost>>,
+    asked: Uri,
     headers: HeaderMap,
     ws: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
@@ -65,18 +68,18 @@ async fn upgrade(
     };
     let ws = ws.protocols([JSON, PROTOBUF]);
     let json = ws.selected_protocol().is_none_or(|protocol| protocol == JSON);
-    let frame_max = match json {
-        true => host.config.json_frame_bytes_max,
-        false => host.config.protobuf_frame_bytes_max,
-    };
+    let frame_max = host.frame_max(json);
     let number = host.sockets.fetch_add(1, Ordering::Relaxed);
+    let relays = host.parts.relays.as_ref();
+    let carry = relays.is_some_and(|relays| relays.wanted(&asked, host.parts.clock.now_ms()));
     ws.read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
         .max_frame_size(OVERSIZE_FACTOR * frame_max)
         .max_message_size(OVERSIZE_FACTOR * frame_max)
         .on_upgrade(move |socket| {
-            serve(host, Socket::new(socket, number, json, frame_max), identity)
+            let socket = Socket::new(Either::Left(socket), number, json, frame_max);
+            serve(host, socket, identity, carry)
         })
 }
 
@@ -113,12 +116,18 @@ fn refused(problem: &Problem) -> Response {
     response
 }
 
-/// One socket from `hello` to its end.
-async fn serve(host: Arc<DeliveryHost>, mut socket: Socket, identity: Option<Identity>) {
+/// One socket from `hello` to its end. Where its user is served elsewhere, it is carried there, or
+/// told where.
+pub(super) async fn serve(
+    host: Arc<DeliveryHost>,
+    mut socket: Socket,
+    identity: Option<Identity>,
+    carry: bool,
+) {
     metrics::counter!("chaski_sockets_opened_total").increment(1);
     let patience = Duration::from_secs(host.config.hello_seconds);
     let reason = match tokio::time::timeout(patience, greet(&host, &mut socket, identity)).await {
-        Ok(Ok(greeting)) => return welcome(host, socket, greeting).await,
+        Ok(Ok(greeting)) => return welcome(host, socket, greeting, carry).await,
         Ok(Err(reason)) => reason,
         Err(_) => Some(CloseReason::ProtocolError),
     };
@@ -128,10 +137,12 @@ async fn serve(host: Arc<DeliveryHost>, mut socket: Socket, identity: Option<Ide
 }
 
 /// A `hello` that was taken.
-struct Greeting {
+pub(super) struct Greeting {
     id: u32,
-    identity: Identity,
+    pub(super) identity: Identity,
     resume_after: Option<u64>,
+    /// As it came.
+    pub(super) frame: Bytes,
 }
 
 async fn greet(
@@ -141,12 +152,12 @@ async fn greet(
 ) -> Result<Greeting, Option<CloseReason>> {
     let frame = loop {
         match socket.receive().await {
-            Incoming::Frame(bytes) => break commands::read(&bytes, socket.json),
+            Incoming::Frame(bytes) => break bytes,
             Incoming::Alive => {}
             Incoming::Over(reason) => return Err(reason),
         }
     };
-    let (id, hello) = match frame {
+    let (id, hello) = match commands::read(&frame, socket.json) {
         Ok(v1::ClientFrame { id, command: Some(Command::Hello(hello)), .. }) => (id, hello),
         Ok(_) => return Err(Some(CloseReason::ProtocolError)),
         Err(error) => {
@@ -168,7 +179,7 @@ async fn greet(
             }
         });
     match identity {
-        Ok(identity) => Ok(Greeting { id, identity, resume_after: hello.resume_after }),
+        Ok(identity) => Ok(Greeting { id, identity, resume_after: hello.resume_after, frame }),
         Err(problem) => {
             let error = v1::ServerFrame::reply(id, Body::Error(problem.to_frame()));
             let _ = socket.send(&error).await;
@@ -180,20 +191,15 @@ async fn greet(
     }
 }
 
-async fn welcome(host: Arc<DeliveryHost>, mut socket: Socket, greeting: Greeting) {
-    let Greeting { id, identity, resume_after } = greeting;
+async fn welcome(host: Arc<DeliveryHost>, mut socket: Socket, greeting: Greeting, carry: bool) {
+    let identity = &greeting.identity;
     let who = Who { user: identity.user.clone(), device: identity.device.clone() };
     let ring = if host.is_draining() { None } else { host.ring_when_warm(&who.user).await };
     let Some(ring) = ring else {
-        let (go_away, reason) = match host.moved(&who, 0) {
-            v1::GoAway { url: None, .. } if host.is_draining() => {
-                (draining(), CloseReason::Draining)
-            }
-            moved => (moved, CloseReason::Moved),
-        };
-        let _ = socket.send(&v1::ServerFrame::notice(Body::GoAway(go_away))).await;
-        return socket.close(reason).await;
+        let carry = carry && !host.is_draining();
+        return relay::elsewhere(&host, socket, &who, greeting, carry).await;
     };
+    let Greeting { id, identity, resume_after, frame: _ } = greeting;
     if let Err(wait) = host.admission.ask(Instant::now()) {
         metrics::counter!("chaski_hellos_deferred_total").increment(1);
         let _ = socket.send(&v1::ServerFrame::notice(Body::GoAway(busy(wait)))).await;
@@ -215,7 +221,7 @@ async fn welcome(host: Arc<DeliveryHost>, mut socket: Socket, greeting: Greeting
 }
 
 /// Others come first: come again here, not before this.
-fn busy(wait: Duration) -> v1::GoAway {
+pub(super) fn busy(wait: Duration) -> v1::GoAway {
     let retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
     v1::GoAway { reason: "BUSY".into(), url: None, retry_after_ms }
 }

@@ -5,11 +5,12 @@ use chaski_core::record::{Cause, ChatVerdict, Outcome};
 use chaski_proto::{
     Problem,
     v1::{
-        self, connections_server::Connections, messages_server::Messages, sender_server::Sender,
-        submit_change_request::Change,
+        self, InboxRequest, connections_server::Connections, messages_server::Messages,
+        sender_server::Sender, submit_change_request::Change,
     },
 };
 use futures::future::BoxFuture;
+use std::sync::atomic::Ordering;
 use tonic::{Request, Response, Status, async_trait};
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -37,6 +38,11 @@ macro_rules! silent {
 
 #[async_trait]
 impl Sender for Around {
+    /// In the log, at the next place; nothing comes of it by itself.
+    async fn submit(&self, _: Request<v1::SubmitMessageRequest>) -> Reply<v1::SubmitReply> {
+        let at = self.origins.fetch_add(1, Ordering::Relaxed);
+        self.note(v1::SubmitReply { token: format!("1.0.{at}"), ..Default::default() })
+    }
     async fn submit_change(
         &self,
         request: Request<v1::SubmitChangeRequest>,
@@ -68,7 +74,6 @@ impl Sender for Around {
         self.note(v1::SubmitReceiptsReply {})
     }
     silent! {
-        submit: v1::SubmitMessageRequest => v1::SubmitReply,
         submit_chat: v1::SubmitChatRequest => v1::SubmitReply,
     }
 }
@@ -118,8 +123,22 @@ impl Messages for Around {
         self.note(v1::FindMessageReply { message })
     }
     async fn inbox(&self, request: Request<v1::InboxRequest>) -> Reply<v1::InboxReply> {
-        let upto = request.into_inner().after;
-        self.note(v1::InboxReply { upto, ..Default::default() })
+        let InboxRequest { after, limit, .. } = request.into_inner();
+        let reply = {
+            let mut script = self.script.lock();
+            script.pages += 1;
+            let (stored, upto) = &script.stored;
+            let events = stored.iter().filter(|event| event.position > Some(after));
+            let events: Vec<_> = events.take(limit as usize).cloned().collect();
+            let more =
+                events.last().is_some_and(|last| last.position < stored.last().unwrap().position);
+            let last = events.last().and_then(|last| last.position);
+            let upto = if more { last.unwrap() } else { *upto };
+            (!script.away).then_some(v1::InboxReply { events, upto, more, ..Default::default() })
+        };
+        let reply = reply.ok_or_else(|| Status::unavailable("away"));
+        self.note(())?;
+        Ok(Response::new(reply?))
     }
     silent! {
         history: v1::HistoryRequest => v1::HistoryReply,

@@ -1,15 +1,21 @@
 //! A log of which a host hears nothing new, as long as it is deaf: like one whose broker is cut off,
-//! it is neither told records nor where the log ends.
+//! it is neither told records nor where the log ends. It may forget its beginning, and counts how
+//! often it is read.
 
 use chaski_core::{Offset, Partition};
 use chaski_ports::{Bounds, Log, LogReader, LogRecord, PortError, ProducePolicy, Producer, Topic};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use tokio::sync::watch;
 use tonic::async_trait;
 
 pub(crate) struct Hearing {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) deaf: watch::Receiver<bool>,
+    pub(crate) kept: watch::Receiver<Offset>,
+    pub(crate) reads: Arc<AtomicU64>,
 }
 
 async fn hears(deaf: &watch::Receiver<bool>) {
@@ -33,7 +39,8 @@ impl Log for Hearing {
 
     async fn bounds(&self, topic: Topic, partition: Partition) -> Result<Bounds, PortError> {
         hears(&self.deaf).await;
-        self.log.bounds(topic, partition).await
+        let Bounds { start, end } = self.log.bounds(topic, partition).await?;
+        Ok(Bounds { start: start.max(*self.kept.borrow()), end })
     }
 
     async fn reader(
@@ -43,6 +50,7 @@ impl Log for Hearing {
         from: Offset,
     ) -> Result<Box<dyn LogReader>, PortError> {
         let reader = self.log.reader(topic, partition, from).await?;
+        self.reads.fetch_add(1, Ordering::Relaxed);
         Ok(Box::new(HearingReader { reader, deaf: self.deaf.clone(), heard: None }))
     }
 

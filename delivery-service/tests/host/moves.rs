@@ -130,6 +130,36 @@ async fn who_has_lost_its_place_sends_its_clients_to_ask_anew() {
 }
 
 #[tokio::test]
+async fn l6_what_a_session_owned_is_given_up_with_it_though_nobody_takes_it_over() {
+    let config = HostConfig { move_ms: 600_000, ..HostConfig::default() };
+    let world = World::start(config, |_| async {}).await;
+    let in_session = |session| Whereabouts { session, ..owned_here() };
+    let none = Whereabouts::default();
+    for (round, (session, told)) in
+        [(1, vec![none, in_session(1)]), (2, vec![in_session(2)])].into_iter().enumerate()
+    {
+        let mut ana = world.device("ana", "phone", None).await;
+        let text = text("g.1", round as u64 + 1, "ben", "x");
+        world.around.message(&["ana"], text).await;
+        let seen = ana.hear("newMessage").await["position"].as_str().unwrap().parse().unwrap();
+        for whereabouts in told {
+            // Also where nobody sees that there was none in between.
+            world.whereabouts.send_replace(whereabouts);
+        }
+        assert_eq!(ana.hear("goAway").await["reason"], "MOVED", "session {session}");
+        assert_eq!(ana.closed().await, 4001);
+        // Served again, from where it was.
+        world.device("ana", "phone", Some(seen)).await;
+    }
+    world.whereabouts.send_replace(Whereabouts { session: 0, ..Whereabouts::default() });
+    timeout(PATIENCE, world.host.handed_over()).await.expect("nothing is served without a session");
+    let mut late = world.socket("ana", "phone", None).await;
+    assert_eq!(late.hear("goAway").await["url"], json!(null));
+    assert_eq!(late.closed().await, 4001);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn l4_a_device_that_was_shown_more_elsewhere_waits_until_this_host_has_read_it() {
     let world = World::start(HostConfig::default(), |_| async {}).await;
     // This host hears no more of the log; another one has shown the device what is in it.

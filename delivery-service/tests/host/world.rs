@@ -19,7 +19,7 @@ use futures::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -28,9 +28,9 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungsten
 
 pub(crate) const NOW_MS: i64 = 1_800_000_000_000;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-const SOURCE: SourceId = SourceId(1);
+pub(crate) const SOURCE: SourceId = SourceId(1);
 
-struct FixedClock;
+pub(crate) struct FixedClock;
 
 impl Clock for FixedClock {
     fn now_ms(&self) -> i64 {
@@ -49,13 +49,19 @@ pub(crate) struct Script {
     pub(crate) refusals: Vec<v1::SubmitRefusalRequest>,
     pub(crate) receipts: Vec<v1::ChatReceipts>,
     pub(crate) saved: Vec<v1::Device>,
+    /// What the message service has stored: events of whoever asks, and up to where.
+    pub(crate) stored: (Vec<v1::ServerFrame>, u64),
+    /// It does not answer.
+    pub(crate) away: bool,
+    /// Pages that it was asked for.
+    pub(crate) pages: usize,
 }
 
 /// The services around the host.
 pub(crate) struct Around {
     pub(crate) script: Mutex<Script>,
     log: Arc<dyn Log>,
-    origins: AtomicU64,
+    pub(crate) origins: AtomicU64,
     pub(crate) asked: watch::Sender<u64>,
     /// Whether a host that warms up is told from where.
     pub(crate) answers: watch::Sender<bool>,
@@ -65,11 +71,23 @@ impl Around {
     /// Appends a record to `recipients` as the generator does; its offset.
     pub(crate) async fn put(&self, users: &[&str], event: Event) -> Offset {
         let next = self.origins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.put_from(users, event, next, None).await
+    }
+
+    /// The same, as what the input at this offset gives, behind what another one gave.
+    pub(crate) async fn put_from(
+        &self,
+        users: &[&str],
+        event: Event,
+        next: u64,
+        prev: Option<u64>,
+    ) -> Offset {
+        let prev = prev.map(|offset| Origin { offset: Offset(offset), index: 0 });
         let users = users.iter().map(|u| u.parse::<UserId>().unwrap()).collect();
         let partition = Partition(0);
         let output = Output { partition, index: 0, users, visible_from: None, event };
         let encoded = EncodedEvent::of(&output);
-        let (key, value) = encoded.for_output(&output, (SOURCE, partition, Offset(next)), None);
+        let (key, value) = encoded.for_output(&output, (SOURCE, partition, Offset(next)), prev);
         let record = Record {
             key,
             value,
@@ -146,10 +164,14 @@ pub(crate) struct World {
     pub(crate) whereabouts: watch::Sender<Whereabouts>,
     /// Whether the host hears of nothing new in the log.
     pub(crate) deaf: watch::Sender<bool>,
+    /// The log keeps nothing before this.
+    pub(crate) kept_from: watch::Sender<Offset>,
+    /// How often the log was read from some place on.
+    pub(crate) reads: Arc<AtomicU64>,
     readiness: Readiness,
-    key: DevKey,
+    pub(crate) key: DevKey,
     url: String,
-    tasks: Tasks,
+    pub(crate) tasks: Tasks,
     folder: tempfile::TempDir,
 }
 
@@ -184,10 +206,13 @@ impl World {
         before(Arc::clone(&around)).await;
         let key = DevKey::load_or_create(folder.path().join("key")).unwrap();
         let (deaf, hears) = watch::channel(false);
-        let owned = Whereabouts { owned: [Partition(0)].into(), elsewhere: BTreeMap::new() };
+        let (kept_from, kept) = watch::channel(Offset(0));
+        let reads = Arc::new(AtomicU64::new(0));
+        let heard = Arc::clone(&reads);
+        let owned = Whereabouts { owned: [Partition(0)].into(), ..Whereabouts::default() };
         let (whereabouts, told) = watch::channel(owned);
         let parts = HostParts {
-            log: Arc::new(Hearing { log: Arc::clone(&log), deaf: hears }),
+            log: Arc::new(Hearing { log: Arc::clone(&log), deaf: hears, kept, reads: heard }),
             sender: Arc::clone(&around) as _,
             messages: Arc::clone(&around) as _,
             connections: Arc::clone(&around) as _,
@@ -195,7 +220,9 @@ impl World {
             verifier: Arc::new(Verifier::new([key.public_pem()]).unwrap()),
             clock: Arc::new(FixedClock),
             placement: Placement::new(1),
+            source: SOURCE,
             blocks_visible: false,
+            relays: None,
         };
         let host = DeliveryHost::new(parts, config);
         let tasks = Tasks::new();
@@ -215,7 +242,20 @@ impl World {
                 end = served => end,
             }
         });
-        Self { around, host, log, whereabouts, deaf, readiness, key, url, tasks, folder }
+        Self {
+            around,
+            host,
+            log,
+            whereabouts,
+            deaf,
+            kept_from,
+            reads,
+            readiness,
+            key,
+            url,
+            tasks,
+            folder,
+        }
     }
 
     /// A socket of a device whose `hello` was said; the reply to it is heard by the caller.
@@ -225,9 +265,20 @@ impl World {
         device: &str,
         resume_after: Option<u64>,
     ) -> Socket {
+        self.socket_at(&self.url, user, device, resume_after).await
+    }
+
+    /// The same, at this address.
+    pub(crate) async fn socket_at(
+        &self,
+        url: &str,
+        user: &str,
+        device: &str,
+        resume_after: Option<u64>,
+    ) -> Socket {
         let (user, device): (UserId, DeviceId) = (user.parse().unwrap(), device.parse().unwrap());
         let token = self.key.sign(&user, &device, Duration::from_secs(3600), NOW_MS);
-        let (socket, _) = connect_async(&self.url).await.unwrap();
+        let (socket, _) = connect_async(url).await.unwrap();
         let mut socket = Socket(socket);
         let mut hello = json!({"token": token, "deviceId": device.as_str()});
         if let Some(position) = resume_after {
@@ -255,7 +306,7 @@ impl World {
     }
 }
 
-pub(crate) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(crate) struct Socket(pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
     pub(crate) async fn say(&mut self, frame: Value) {

@@ -4,7 +4,7 @@
 use super::{population::Habit, shared::Shared};
 use crate::history::{Ask, Entry};
 use chaski_client::{
-    Body, Client, Command, CommandId, Event, Outcome, SendError,
+    Body, Client, Command, CommandId, Deferred, Event, Outcome, SendError,
     v1::{self, ConnectionStatus, modify_chat_participants::Operation, send_message::Target},
 };
 use fastrand::Rng;
@@ -128,6 +128,8 @@ struct Device<'a> {
     turn: Instant,
     /// What this device has added to the counts.
     counted: [u64; 3],
+    /// What its present client was told to send later.
+    deferred: Deferred,
 }
 
 impl<'a> Device<'a> {
@@ -150,6 +152,7 @@ impl<'a> Device<'a> {
             is_connected: false,
             turn,
             counted: [0; 3],
+            deferred: Deferred::default(),
         }
     }
 
@@ -450,6 +453,12 @@ impl<'a> Device<'a> {
             // Also where it is less than before: the sum wraps back.
             count.fetch_add(now.wrapping_sub(std::mem::replace(before, now)), Relaxed);
         }
+        let now = self.client.as_ref().map(Client::deferred).unwrap_or_default();
+        let before = std::mem::replace(&mut self.deferred, now);
+        // Less than before: another client.
+        let more = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
+        counts.deferred.fetch_add(more(now.with_time, before.with_time), Relaxed);
+        counts.deferred_blindly.fetch_add(more(now.without, before.without), Relaxed);
     }
 }
 

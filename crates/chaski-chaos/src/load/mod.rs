@@ -3,11 +3,11 @@
 
 mod device;
 mod pacer;
-mod population;
+pub(crate) mod population;
 mod reads;
 mod shared;
 
-pub(crate) use shared::{Counts, Shared};
+pub(crate) use shared::{Counts, Shared, user_id};
 
 use crate::{
     fault::Timeline,
@@ -42,10 +42,14 @@ pub struct LoadOptions {
     pub chats: u32,
     /// Messages of a second, over all chats.
     pub rate: f64,
+    /// How long a read in the end is repeated that fails, or lacks something.
+    pub read_patience: Duration,
 }
 
 /// Everybody connects, and all chats are made, within this.
 const START_MAX: Duration = Duration::from_secs(120);
+/// And so much more for each device.
+const START_EACH: Duration = Duration::from_millis(30);
 /// Orders that a device has not looked at yet.
 const ORDERS_MAX: usize = 1024;
 /// Nothing new came for this long: it is quiet.
@@ -73,8 +77,23 @@ impl Load {
         tokens: TokenSource,
         timeline: Timeline,
     ) -> anyhow::Result<Self> {
-        ensure!(options.rate > 0.0, "--rate must be above 0");
         let population = Population::new(options.seed, options.users, options.chats);
+        Self::of(population, options, run, url, tokens, timeline).await
+    }
+
+    /// The same with these people and chats, whatever `options` say of them.
+    ///
+    /// # Errors
+    /// The system does not take them in time.
+    pub(crate) async fn of(
+        population: Population,
+        options: LoadOptions,
+        run: String,
+        url: String,
+        tokens: TokenSource,
+        timeline: Timeline,
+    ) -> anyhow::Result<Self> {
+        ensure!(options.rate > 0.0, "--rate must be above 0");
         enough_files(population.devices.len())?;
         let first = population.devices_at_first();
         let shared = Arc::new(Shared::new(run, population, url, tokens, timeline));
@@ -120,10 +139,11 @@ impl Load {
     }
 
     async fn until(&mut self, what: &str, is: impl Fn(&Counts) -> bool) -> anyhow::Result<()> {
-        let by = Instant::now() + START_MAX;
+        let start_max = START_MAX + START_EACH * self.orders.len() as u32;
+        let by = Instant::now() + start_max;
         while !is(&self.shared.counts) {
             self.check_devices()?;
-            ensure!(Instant::now() < by, "waited for {START_MAX:?} until {what}, in vain");
+            ensure!(Instant::now() < by, "waited for {start_max:?} until {what}, in vain");
             sleep(Duration::from_millis(20)).await;
         }
         Ok(())
@@ -151,7 +171,12 @@ impl Load {
 
     /// Talks until it is stopped.
     pub async fn talk(&self, stop: &CancellationToken) {
-        let (seed, rate) = (self.options.seed, self.options.rate);
+        self.talk_at(self.options.rate, stop).await;
+    }
+
+    /// The same at another rate.
+    pub(crate) async fn talk_at(&self, rate: f64, stop: &CancellationToken) {
+        let seed = self.options.seed;
         Pacer::new(self.shared(), self.orders.clone(), seed, rate).run(stop).await;
     }
 
@@ -162,16 +187,25 @@ impl Load {
     /// # Errors
     /// The harness itself failed.
     pub async fn quiet(&mut self, timeout: Duration) -> anyhow::Result<bool> {
+        self.settle(timeout, timeout).await
+    }
+
+    /// The same, but does not wait on once nothing is open and nothing has come for `still`: what is
+    /// missing then does not come.
+    ///
+    /// # Errors
+    /// The harness itself failed.
+    pub async fn settle(&mut self, timeout: Duration, still: Duration) -> anyhow::Result<bool> {
         self.phase.send_replace(Phase::Quiet);
         let by = Instant::now() + timeout;
-        let old = self.whole(by).await?;
+        let old = self.whole(by, still).await?;
         self.spawn(self.shared.population.devices.len());
         // What was not shown in all the time will not be, but new devices have just come.
         let by = by.max(Instant::now() + timeout / 4);
-        Ok(self.whole(by).await? && old)
+        Ok(self.whole(by, still).await? && old)
     }
 
-    async fn whole(&mut self, by: Instant) -> anyhow::Result<bool> {
+    async fn whole(&mut self, by: Instant, still: Duration) -> anyhow::Result<bool> {
         let (mut shown, mut since) = (u64::MAX, Instant::now());
         loop {
             self.check_devices()?;
@@ -187,6 +221,9 @@ impl Load {
                 let verdict = tokio::task::spawn_blocking(move || judge(&evidence)).await?;
                 if verdict.of(Kind::Lost) + verdict.of(Kind::Unsettled) == 0 {
                     return Ok(true);
+                }
+                if since.elapsed() >= still {
+                    return Ok(false);
                 }
                 // It costs a moment: not more often than something can have changed.
                 sleep(Duration::from_secs(1)).await;
@@ -214,10 +251,11 @@ impl Load {
     /// What devices were shown is in the store within seconds: a read that lacks something is made
     /// again for a while.
     async fn read(&self) -> anyhow::Result<(Histories, Inboxes)> {
-        let by = Instant::now() + Duration::from_secs(30);
+        let patience = self.options.read_patience;
+        let by = Instant::now() + patience;
         loop {
-            let histories = reads::histories(&self.shared).await?;
-            let inboxes = reads::inboxes(&self.shared).await?;
+            let histories = reads::histories(&self.shared, patience).await?;
+            let inboxes = reads::inboxes(&self.shared, patience).await?;
             let evidence = Evidence {
                 histories: histories.clone(),
                 inboxes: inboxes.clone(),

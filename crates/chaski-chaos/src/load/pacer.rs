@@ -10,7 +10,7 @@ use crate::history::Ask;
 use fastrand::Rng;
 use std::{
     cmp::Reverse,
-    collections::BinaryHeap,
+    collections::{BinaryHeap, HashMap},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -30,6 +30,10 @@ enum Turn {
     Block(u32),
 }
 
+/// How often somebody is removed or added. Chaski remembers 16 memberships of one person in a chat and
+/// gives up the oldest beyond that: as it says, but a judge would miss it.
+const CHANGES_MAX: u32 = 2 * 16;
+
 /// The open loop.
 pub(crate) struct Pacer {
     shared: Arc<Shared>,
@@ -37,6 +41,8 @@ pub(crate) struct Pacer {
     random: Rng,
     /// Messages of a second, over all chats.
     rate: f64,
+    /// How often each (chat, user) was removed or added.
+    changes: HashMap<(u32, u32), u32>,
 }
 
 impl Pacer {
@@ -46,7 +52,8 @@ impl Pacer {
         seed: u64,
         rate: f64,
     ) -> Self {
-        Self { shared, orders, random: Rng::with_seed(seed), rate }
+        let (random, changes) = (Rng::with_seed(seed), HashMap::new());
+        Self { shared, orders, random, rate, changes }
     }
 
     /// Orders until it is stopped.
@@ -92,7 +99,7 @@ impl Pacer {
     fn take(&mut self, population: &Population, turn: Turn) {
         match turn {
             Turn::Say(chat) => {
-                let members = &population.chats[chat as usize].members;
+                let members = &population.voices[chat as usize];
                 let silent = population.blocks.iter().find(|block| block.chat == chat);
                 let mut sender = members[self.random.usize(..members.len())];
                 // A blocker's own message would be refused, at times.
@@ -107,6 +114,11 @@ impl Pacer {
             Turn::Change(chat) => {
                 let users = &population.removable[chat as usize];
                 let user = users[self.random.usize(..users.len())];
+                let changes = self.changes.entry((chat, user)).or_default();
+                if *changes == CHANGES_MAX {
+                    return;
+                }
+                *changes += 1;
                 let maker = population.chats[chat as usize].members[0];
                 self.order(population.devices_of[maker as usize][0], Order::Member { chat, user });
             }

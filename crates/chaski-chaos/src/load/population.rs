@@ -10,10 +10,14 @@ use std::collections::HashSet;
 pub(crate) struct Population {
     /// How many people.
     pub(crate) users: u32,
+    /// The number in the id of each of them, ascending.
+    pub(crate) numbers: Vec<u32>,
     /// Their chats.
     pub(crate) chats: Vec<Chat>,
     /// Of each chat: how often something is said, against the others.
     pub(crate) weights: Vec<u32>,
+    /// Of each chat: who says something in it.
+    pub(crate) voices: Vec<Vec<u32>>,
     /// Of each chat: whom its maker removes and adds again.
     pub(crate) removable: Vec<Vec<u32>>,
     /// Who blocks whom at times, and the chat that the two have.
@@ -93,13 +97,28 @@ impl Population {
         }
         let weights = all.iter().map(|_| random.u32(1..=4)).collect();
         let (devices, devices_of) = devices(users, &mut random);
-        Self { users, chats: all, weights, removable, blocks, devices, devices_of }
+        let numbers = (0..users).collect();
+        let voices = all.iter().map(|chat| chat.members.clone()).collect();
+        Self { users, numbers, chats: all, weights, voices, removable, blocks, devices, devices_of }
+    }
+
+    /// The same people and chats where nobody goes, stalls, blocks or is removed: for what is
+    /// measured.
+    #[must_use]
+    pub(crate) fn calm(seed: u64, users: u32, chats: u32) -> Self {
+        let mut population = Self::new(seed, users, chats);
+        for device in population.devices.iter_mut().filter(|d| d.habit != Habit::ComesLast) {
+            device.habit = Habit::Stays;
+        }
+        population.removable.iter_mut().for_each(Vec::clear);
+        population.blocks.clear();
+        population
     }
 
     /// How many devices there are from the beginning.
     #[must_use]
     pub(crate) fn devices_at_first(&self) -> usize {
-        self.devices.len() - self.users as usize
+        self.devices.iter().filter(|device| device.habit != Habit::ComesLast).count()
     }
 }
 

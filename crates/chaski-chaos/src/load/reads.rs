@@ -10,11 +10,13 @@ use tokio::time::{Instant, sleep};
 
 /// Reads at once.
 const AT_ONCE: usize = 8;
-/// How long a read that fails is tried again.
-const WITHIN: Duration = Duration::from_secs(30);
 
-/// Reads of a chat by everybody who was ever meant to be in it.
-pub(crate) async fn histories(shared: &Shared) -> anyhow::Result<Vec<Read<HistoryRow>>> {
+/// Reads of a chat by everybody who was ever meant to be in it. A read that fails is tried again for
+/// `patience`.
+pub(crate) async fn histories(
+    shared: &Shared,
+    patience: Duration,
+) -> anyhow::Result<Vec<Read<HistoryRow>>> {
     let http = Http::new(shared.url())?;
     let mut wanted = Vec::new();
     for (chat, planned) in shared.population.chats.iter().enumerate() {
@@ -23,7 +25,7 @@ pub(crate) async fn histories(shared: &Shared) -> anyhow::Result<Vec<Read<Histor
     let reads = wanted.into_iter().map(|(user, chat)| {
         let http = &http;
         async move {
-            let rows = again(|| history(shared, http, user, chat)).await;
+            let rows = again(patience, || history(shared, http, user, chat)).await;
             Read { user, chat, at_us: shared.timeline.now_us(), rows }
         }
     });
@@ -31,20 +33,26 @@ pub(crate) async fn histories(shared: &Shared) -> anyhow::Result<Vec<Read<Histor
 }
 
 /// Reads of everybody's inbox.
-pub(crate) async fn inboxes(shared: &Shared) -> anyhow::Result<Vec<Read<Shown>>> {
+pub(crate) async fn inboxes(
+    shared: &Shared,
+    patience: Duration,
+) -> anyhow::Result<Vec<Read<Shown>>> {
     let http = Http::new(shared.url())?;
     let reads = (0..shared.population.users).map(|user| {
         let http = &http;
         async move {
-            let rows = again(|| inbox(shared, http, user)).await;
+            let rows = again(patience, || inbox(shared, http, user)).await;
             Read { user, chat: UNKNOWN, at_us: shared.timeline.now_us(), rows }
         }
     });
     Ok(stream::iter(reads).buffered(AT_ONCE).collect().await)
 }
 
-async fn again<T, F: Future<Output = Result<T, HttpError>>>(read: impl Fn() -> F) -> Option<T> {
-    let by = Instant::now() + WITHIN;
+async fn again<T, F: Future<Output = Result<T, HttpError>>>(
+    patience: Duration,
+    read: impl Fn() -> F,
+) -> Option<T> {
+    let by = Instant::now() + patience;
     loop {
         match read().await {
             Ok(rows) => return Some(rows),

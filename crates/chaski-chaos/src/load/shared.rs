@@ -52,6 +52,10 @@ pub(crate) struct Counts {
     pub(crate) shown: AtomicU64,
     /// Clients that ended for good and were begun anew.
     pub(crate) stopped: AtomicU64,
+    /// Commands that a server told a client to send again later, and said when.
+    pub(crate) deferred: AtomicU64,
+    /// The same, without a time.
+    pub(crate) deferred_blindly: AtomicU64,
 }
 
 impl Shared {
@@ -108,7 +112,7 @@ impl Shared {
     }
 
     pub(crate) fn user(&self, user: u32) -> String {
-        format!("{}-u{user}", self.run)
+        user_id(&self.run, self.population.numbers[user as usize])
     }
 
     pub(crate) fn device(&self, client: u32) -> String {
@@ -120,8 +124,9 @@ impl Shared {
     }
 
     fn user_of(&self, id: &str) -> u32 {
-        let user = self.number(id, "-u").filter(|user| *user < self.population.users);
-        user.unwrap_or(UNKNOWN)
+        let number = self.number(id, "-u");
+        let user = number.and_then(|n| self.population.numbers.binary_search(&n).ok());
+        user.map_or(UNKNOWN, |user| user as u32)
     }
 
     fn message_of(&self, key: &str) -> u32 {
@@ -230,6 +235,11 @@ impl Shared {
             inboxes: Vec::new(),
         }
     }
+}
+
+/// The id of a person of a run.
+pub(crate) fn user_id(run: &str, number: u32) -> String {
+    format!("{run}-u{number}")
 }
 
 fn hash(sender: &str, device: &str, body: &[u8]) -> u64 {

@@ -33,8 +33,8 @@ impl Times {
         let mut there = There::default();
         let mut asked: HashMap<u32, u64> = HashMap::new();
         for noted in &client.entries {
-            if let Some(gap_us) = there.note(noted) {
-                self.gap_us.saturating_record(gap_us);
+            if let Some(gap) = there.note(noted) {
+                self.gap_us.saturating_record(gap.until_us.saturating_sub(gap.heard_us));
             }
             match noted.entry {
                 Entry::Invoked { ask: Ask::Send { message } } => {
@@ -68,38 +68,54 @@ impl Times {
     }
 }
 
+/// A time in which a client was cut off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gap {
+    /// When the last frame came.
+    pub(super) heard_us: u64,
+    /// When it noticed.
+    pub(super) noted_us: u64,
+    /// The server told it to go.
+    pub(super) is_orderly: bool,
+    /// Its next `welcome`.
+    pub(super) until_us: u64,
+}
+
 /// Whether a client is where it is meant to be; what faults do to its connection is no absence.
 #[derive(Default)]
-struct There {
+pub(super) struct There {
     /// Since when it is there, and was connected once.
     since_us: Option<u64>,
-    /// Since when it is cut off.
-    cut_us: Option<u64>,
+    /// Since when it is cut off; as far as is known, it ends at once.
+    cut: Option<Gap>,
     is_connected: bool,
     stalls: bool,
 }
 
 impl There {
-    fn since(&self, at_us: u64) -> bool {
+    pub(super) fn since(&self, at_us: u64) -> bool {
         self.since_us.is_some_and(|since| since <= at_us)
     }
 
     /// Takes an entry; the gap that it ends.
-    fn note(&mut self, noted: &Noted) -> Option<u64> {
+    pub(super) fn note(&mut self, noted: &Noted) -> Option<Gap> {
         match &noted.entry {
             Entry::Connected { .. } => {
                 self.is_connected = true;
                 if !self.stalls {
                     self.since_us.get_or_insert(noted.at_us);
                 }
-                return self.cut_us.take().map(|since| noted.at_us.saturating_sub(since));
+                return self.cut.take().map(|gap| Gap { until_us: noted.at_us, ..gap });
             }
-            Entry::Disconnected { heard_us, .. } if self.is_connected => {
-                (self.is_connected, self.cut_us) = (false, Some(*heard_us));
+            Entry::Disconnected { heard_us, cause } if self.is_connected => {
+                let noted_us = noted.at_us;
+                let is_orderly = cause.starts_with("moved to ") || cause.contains("draining");
+                let gap = Gap { heard_us: *heard_us, noted_us, is_orderly, until_us: noted_us };
+                (self.is_connected, self.cut) = (false, Some(gap));
             }
             Entry::Away { .. } => *self = Self::default(),
             // It does not notice what becomes of its connection.
-            Entry::Stalls => (self.since_us, self.cut_us, self.stalls) = (None, None, true),
+            Entry::Stalls => (self.since_us, self.cut, self.stalls) = (None, None, true),
             Entry::Reads => {
                 self.stalls = false;
                 self.since_us = self.is_connected.then_some(noted.at_us);

@@ -5,7 +5,7 @@
 
 use super::{CLIENTS, Condition, Parts, SERVERS};
 use crate::{
-    fault::{FaultKind, FaultRecord, Timeline},
+    fault::{FaultKind, FaultRecord, Part, Timeline},
     plan::{Action, Plan, ProcessKind, Victim},
     proxy::{Flow, Proxies},
 };
@@ -47,7 +47,8 @@ pub(super) async fn play(
         }
         let at = next.map(|(_, step)| begun + step.at);
         let may = next.is_some_and(|(_, step)| {
-            going_on.len() < AT_ONCE && going_on.iter().all(|(_, a)| a.may_overlap(&step.action))
+            let fits = going_on.iter().all(|(_, a)| a.may_overlap(&step.action));
+            plan.regardless || (going_on.len() < AT_ONCE && fits)
         });
         tokio::select! {
             Some(ended) = running.next() => {
@@ -92,6 +93,10 @@ impl Injector<'_> {
             }
             Action::Pause { victim, lasts } => {
                 let name = self.find(*victim).await?;
+                if victim.kind.is_service() {
+                    // It may have ended by itself a moment ago.
+                    self.parts.services.until_ready(&name).await?;
+                }
                 let from_us = self.begin(kind, &name);
                 let until_us = match victim.kind.is_service() {
                     true => self.pause_service(&name, *lasts).await?,
@@ -124,21 +129,32 @@ impl Injector<'_> {
                 let until_us = self.kill_servers(&brokers, *down).await?;
                 Ok(record(kind, "kafka", "kafka", from_us, until_us))
             }
+            Action::LoneBroker { lasts } => {
+                let brokers = SERVERS.iter().filter(|name| group(name) == "kafka");
+                let mut brokers: Vec<_> = brokers.map(ToString::to_string).collect();
+                let lone = brokers.remove(0);
+                let from_us = self.begin(kind, &lone);
+                let until_us = self.leave_alone(lone.clone(), &brokers, *lasts).await?;
+                Ok(record(kind, "kafka", &lone, from_us, until_us))
+            }
             Action::RollingRestart => {
                 let from_us = self.begin(kind, "services");
+                let mut parts = Vec::new();
                 for name in self.parts.services.names() {
                     if self.stop.is_cancelled() {
                         break;
                     }
-                    let begun = Instant::now();
+                    let (begun, from_us) = (Instant::now(), self.timeline.now_us());
                     self.parts.services.drain(&name).await?;
+                    let until_us = self.timeline.now_us();
+                    parts.push(Part { name: name.clone(), from_us, until_us });
                     let drained = begun.elapsed();
                     self.parts.services.start(&name)?;
                     let ready = self.parts.services.until_ready(&name).await? - begun;
                     tracing::info!(name, ?drained, ?ready, "restarted");
                 }
                 let until_us = self.timeline.now_us();
-                Ok(record(kind, "services", "services", from_us, until_us))
+                Ok(FaultRecord { parts, ..record(kind, "services", "services", from_us, until_us) })
             }
         }
     }
@@ -182,6 +198,29 @@ impl Injector<'_> {
         self.wait(lasts).await;
         self.parts.servers.signal(name, Signal::CONT)?;
         self.parts.server_ready(name).await?;
+        Ok(self.timeline.now_us())
+    }
+
+    async fn leave_alone(
+        &self,
+        lone: String,
+        others: &[String],
+        lasts: Duration,
+    ) -> anyhow::Result<u64> {
+        let servers = &self.parts.servers;
+        for name in others {
+            servers.signal(name, Signal::STOP)?;
+        }
+        self.wait(lasts).await;
+        let lone = [lone];
+        servers.kill(&lone)?;
+        for name in others {
+            servers.signal(name, Signal::CONT)?;
+        }
+        servers.start_again(&lone).await?;
+        for name in others {
+            self.parts.server_ready(name).await?;
+        }
         Ok(self.timeline.now_us())
     }
 
@@ -268,5 +307,6 @@ fn group(name: &str) -> &str {
 }
 
 fn record(kind: FaultKind, process: &str, name: &str, from_us: u64, until_us: u64) -> FaultRecord {
-    FaultRecord { kind, process: process.into(), name: name.into(), from_us, until_us }
+    let (process, name) = (process.into(), name.into());
+    FaultRecord { kind, process, name, from_us, until_us, parts: Vec::new() }
 }

@@ -37,6 +37,8 @@ pub(super) struct Services {
 
 struct Entry {
     process: Process,
+    /// What it is given beside the settings of one trial.
+    env: BTreeMap<String, String>,
     /// Nobody has taken it down.
     wanted: bool,
     /// In how many of the supervisor's rounds it was not there.
@@ -54,6 +56,7 @@ impl Services {
         let entry = |process: Process| {
             let (name, started) = (process.name.clone(), Instant::now());
             let entry = Entry {
+                env: process.env.clone(),
                 process,
                 wanted: false,
                 missed: 0,
@@ -99,6 +102,15 @@ impl Services {
             entry.started = Instant::now();
             Ok(())
         })
+    }
+
+    /// What all of them are given as of their next start, beside what is their own.
+    pub(super) fn set(&self, settings: &BTreeMap<String, String>) {
+        for entry in self.processes.lock().values_mut() {
+            entry.process.env = entry.env.clone();
+            entry.process.env.extend(settings.clone());
+            entry.ends = 0;
+        }
     }
 
     /// SIGKILL.

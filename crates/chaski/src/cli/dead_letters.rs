@@ -1,4 +1,6 @@
-//! `chaski dead-letters`: what could not be processed, and why.
+//! `chaski dead-letters`: what could not be processed, and why; and again, once it can be.
+
+mod replay;
 
 use super::{
     decode::{self, From, record},
@@ -19,6 +21,8 @@ const NEWEST: u64 = 100;
 pub(super) enum DeadLettersCommand {
     /// List records that could not be processed, the oldest first
     List(ListArgs),
+    /// Append records again that this version can read
+    Replay(replay::ReplayArgs),
 }
 
 #[derive(Args)]
@@ -32,7 +36,13 @@ pub(super) struct ListArgs {
 }
 
 pub(super) async fn run(config: &Config, command: DeadLettersCommand) -> anyhow::Result<()> {
-    let DeadLettersCommand::List(args) = command;
+    match command {
+        DeadLettersCommand::List(args) => list(config, args).await,
+        DeadLettersCommand::Replay(args) => replay::run(config, args).await,
+    }
+}
+
+async fn list(config: &Config, args: ListArgs) -> anyhow::Result<()> {
     let log = decode::open_log(config).await?;
     let partitions = decode::all_partitions(&*log, Topic::DeadLetters).await?;
     let from = match partitions.first() {

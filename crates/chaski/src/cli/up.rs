@@ -23,6 +23,9 @@ pub(super) async fn run(config: Config, args: UpArgs) -> anyhow::Result<()> {
 
 /// The same for given roles.
 pub(super) async fn serve(config: Config, roles: &Roles, dev: bool) -> anyhow::Result<()> {
+    if let Some(warning) = chaski_planted::warning() {
+        tracing::error!("{warning}");
+    }
     // A signal that comes while the process starts counts too.
     let signal = end_signal();
     tokio::pin!(signal);

@@ -54,9 +54,11 @@ const RANGES: &[(&str, RangeInclusive<u64>)] = &[
     ("delivery.ring_bytes", 1000..=1024 * GIB),
     // With 0 nothing would ever be sent.
     ("delivery.burst_bytes", 1..=GIB),
+    ("delivery.catch_up_bytes", 1000..=1024 * GIB),
     ("delivery.heartbeat_seconds", 1..=DAY_SECONDS),
     ("delivery.hello_seconds", 1..=DAY_SECONDS),
     ("delivery.hellos_per_second", 0..=MANY),
+    ("delivery.backlog_ms_max", 0..=HOUR_MS),
     ("delivery.write_seconds", 1..=DAY_SECONDS),
     // With 0 no command would ever be read.
     ("delivery.commands_inflight_max", 1..=100_000),
@@ -76,6 +78,9 @@ const RANGES: &[(&str, RangeInclusive<u64>)] = &[
     ("delivery.move_spread_ms", 0..=HOUR_MS),
     // It is looked five times as often.
     ("delivery.behind_ms", 5..=HOUR_MS),
+    ("delivery.relay_sockets_max", 0..=MANY),
+    // Every socket may be sent this much before anything is said about it.
+    ("delivery.relay_window_bytes", 65_536..=GIB),
     ("messages.write_every_ms", 0..=HOUR_MS),
     ("messages.watermark_ms", 1..=HOUR_MS),
     ("messages.read_your_write_ms", 0..=HOUR_MS),
@@ -95,6 +100,12 @@ const RANGES: &[(&str, RangeInclusive<u64>)] = &[
     ("connections.restart_delay_ms", 1..=HOUR_MS),
     ("allocator.grace_ms", 0..=24 * HOUR_MS),
     ("allocator.retry_ms", 1..=HOUR_MS),
+    // At 100 somebody would always be overloaded.
+    ("allocator.overload_percent", 105..=10_000),
+    ("allocator.overload_least", 0..=MANY),
+    ("allocator.overload_seconds", 1..=DAY_SECONDS),
+    ("allocator.moves_per_minute", 1..=MANY),
+    ("allocator.move_again_seconds", 1..=DAY_SECONDS),
 ];
 
 /// Refuses a configuration with numbers out of their range; the error names all of them.

@@ -1,15 +1,15 @@
 //! The parts of a process: each service is local where its role is played here, else remote.
 
-use super::{Role, Roles, presence::Presence, revocations::Tailer, topics};
+use super::{Role, Roles, backends, presence::Presence, relay, revocations::Tailer};
 use crate::config::Config;
 use anyhow::Context as _;
-use chaski_api_gateway::{Gateway, moved_ws_router};
+use chaski_api_gateway::{Gateway, LateRouter, moved_ws_router};
 use chaski_auth::{DevKey, Revocations, Verifier};
 use chaski_connection_service::ConnectionService;
 use chaski_core::{Position, SourceId, placement::Placement};
 use chaski_delivery_service::{
     generator::Generator,
-    host::{DeliveryHost, Ending, HostParts, Whereabouts},
+    host::{DeliveryHost, Ending, HostParts, RelayService, Whereabouts},
 };
 use chaski_host_allocator::{
     Allocator, Assignments, Follower, Host, Locator, Lookup, Role as Owner,
@@ -20,11 +20,12 @@ use chaski_proto::v1::{
     connections_server::Connections, hosts_server::Hosts, messages_server::Messages,
     sender_server::Sender,
 };
+use chaski_relay::{Links, Relays};
 use chaski_rpc::{Endpoints, RemoteConnections, RemoteMessages, RemoteSender, Services};
-use chaski_runtime::{Owned, Readiness, Tasks};
+use chaski_runtime::{Owned, Readiness, Tasks, Work};
 use chaski_sender_service::{BlocksShown, SenderService};
 use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 
 /// The services of a process and what they stand on.
 pub(super) struct Parts {
@@ -46,23 +47,22 @@ pub(super) struct Parts {
     connections: Arc<dyn Connections>,
     own_connections: Option<Arc<ConnectionService>>,
     hosts: Arc<Locator>,
+    relays: Relays,
+    links: parking_lot::Mutex<Option<Links>>,
     delivery: Option<Arc<DeliveryHost>>,
 }
 
 impl Parts {
-    /// Opens the backends and builds the services; nothing runs yet.
+    /// Opens the backends, however long one is away, and builds the services; nothing runs yet.
     pub(super) async fn open(
         config: Config,
         roles: &Roles,
         public: SocketAddr,
         dev_key: Option<&DevKey>,
+        readiness: &Readiness,
     ) -> anyhow::Result<Self> {
-        let urls = config.urls()?;
-        let ports = Box::pin(chaski_backends::open(&urls, &config.backends())).await?;
-        let partitions = match dev_key {
-            Some(_) => topics::create(&*ports.log, config.partitions).await?,
-            None => topics::partitions(&*ports.log).await?,
-        };
+        let opening = backends::open(&config, dev_key.is_some(), readiness);
+        let (ports, partitions) = Box::pin(opening).await?;
         let placement = Placement::new(partitions);
         let cluster = ports.log.cluster_id().await?;
         let source = |topic: Topic| {
@@ -115,6 +115,8 @@ impl Parts {
             None => Arc::new(RemoteConnections::new(remote(Owner::Connections))),
         };
         let lookup = Lookup::new(followed[&Owner::Delivery].clone(), placement);
+        let (relays, links) =
+            relay::relays(&config.delivery, lookup.clone(), followed[&Owner::Delivery].clone());
         let hosts = Arc::new(Locator::new(lookup));
         let (whereabouts, told) = watch::channel(Whereabouts::default());
         let parts = HostParts {
@@ -123,9 +125,11 @@ impl Parts {
             messages: Arc::clone(&messages),
             connections: Arc::clone(&connections),
             whereabouts: told,
+            relays: Some(relays.clone()),
             verifier: Arc::clone(&verifier),
             clock: Arc::clone(&ports.clock),
             placement,
+            source: source(Topic::NewMessages),
             blocks_visible: config.sender.blocks == BlocksShown::Visible,
         };
         let delivery =
@@ -156,6 +160,8 @@ impl Parts {
             connections,
             own_connections,
             hosts,
+            relays,
+            links: Some(links).into(),
             delivery,
         })
     }
@@ -166,7 +172,7 @@ impl Parts {
         roles: &Roles,
         tasks: &Tasks,
         readiness: &Readiness,
-        public: TcpListener,
+        public: LateRouter,
     ) -> anyhow::Result<()> {
         for follower in std::mem::take(&mut *self.followers.lock()) {
             tasks.spawn("assignments", follower.run(tasks.stop()));
@@ -193,6 +199,7 @@ impl Parts {
         }
         if let Some(service) = self.own_connections.clone() {
             let (owned, all) = (self.owned(Owner::Connections, tasks, &rpc_url), tasks.clone());
+            self.presence.tell_load(Owner::Connections, service.work(), &self.ports, tasks);
             tasks.spawn(Owner::Connections.name(), async move {
                 service.run(&all, owned).await;
                 Ok::<_, Infallible>(())
@@ -200,12 +207,14 @@ impl Parts {
         }
         if let Some(service) = self.own_messages.clone() {
             let (owned, all) = (self.owned(Owner::Messages, tasks, &rpc_url), tasks.clone());
+            self.presence.tell_load(Owner::Messages, service.work(), &self.ports, tasks);
             tasks.spawn(Owner::Messages.name(), async move {
                 service.run(&all, owned).await;
                 Ok::<_, Infallible>(())
             });
         }
         if roles.has(Role::Generator) {
+            let work = Work::new(Owner::Generator.name());
             let generator = Generator {
                 log: Arc::clone(&self.ports.log),
                 checkpoints: Arc::clone(&self.ports.checkpoints),
@@ -213,9 +222,11 @@ impl Parts {
                 placement: self.placement,
                 source: self.source,
                 rules: self.config.generator.rules(self.config.sender.participants_max),
+                work: work.clone(),
                 config: self.config.generator.clone(),
             };
             let (owned, all) = (self.owned(Owner::Generator, tasks, &rpc_url), tasks.clone());
+            self.presence.tell_load(Owner::Generator, work, &self.ports, tasks);
             tasks.spawn(Owner::Generator.name(), async move {
                 generator.run(&all, owned).await;
                 Ok::<_, Infallible>(())
@@ -225,6 +236,7 @@ impl Parts {
             self.register(Owner::Delivery, tasks, &rpc_url);
             self.presence.whereabouts(self.whereabouts.clone(), tasks);
             self.presence.tell_warm(host.warm(), tasks);
+            self.presence.tell_load(Owner::Delivery, host.work(), &self.ports, tasks);
             let (all, warm) = (tasks.clone(), readiness.gate("delivery is warm"));
             let assignments = self.presence.followed[&Owner::Delivery].clone();
             let host_id = self.presence.host_id.clone();
@@ -243,14 +255,22 @@ impl Parts {
                 known: readiness.gate("revocations are known"),
             };
             tasks.spawn("revocations", tailer.run(tasks.stop()));
+            if let Some(links) = self.links.lock().take() {
+                let stop = tasks.stop();
+                tasks.spawn("relays", async move {
+                    links.run(stop).await;
+                    Ok::<_, Infallible>(())
+                });
+            }
         }
-        self.spawn_public(roles, tasks, public);
+        self.open_public(roles, tasks, readiness, public);
         self.gate_on_owners(roles, tasks, readiness);
         Ok(())
     }
 
-    /// The public address: HTTP where this is a gateway, WebSockets where it is a delivery host.
-    fn spawn_public(&self, roles: &Roles, tasks: &Tasks, public: TcpListener) {
+    /// The public address once the process is ready: HTTP where this is a gateway, WebSockets where
+    /// it is a delivery host.
+    fn open_public(&self, roles: &Roles, tasks: &Tasks, readiness: &Readiness, public: LateRouter) {
         let settings = self.config.gateway.clone();
         let clock = Arc::clone(&self.ports.clock);
         let sockets = self.delivery.as_ref().map(|host| host.router());
@@ -266,17 +286,28 @@ impl Parts {
                 clock: Arc::clone(&clock),
                 config: settings.clone(),
             };
-            let sockets = sockets
-                .unwrap_or_else(|| moved_ws_router(hosts, verifier, clock, settings.clone()));
+            let sockets = sockets.unwrap_or_else(|| {
+                let relays = Some(self.relays.clone());
+                moved_ws_router(hosts, relays, verifier, clock, settings.clone())
+            });
             chaski_api_gateway::router(gateway).merge(sockets)
         } else if let Some(sockets) = sockets {
             sockets
         } else {
             return;
         };
-        let stop = tasks.stop();
-        tasks.spawn("public", async move {
-            chaski_api_gateway::serve(public, router, &settings, stop).await
+        // Open before the process calls itself ready.
+        let (serving, stop) = (readiness.gate("the public address serves"), tasks.stop());
+        tasks.spawn("public/opening", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                // Once: what comes to be missing later is answered by those who miss it.
+                () = serving.is_last() => {
+                    public.open(router);
+                    serving.open();
+                }
+            }
+            Ok::<_, Infallible>(())
         });
     }
 
@@ -288,6 +319,10 @@ impl Parts {
             connections: self.own_connections.clone().map(|own| own as _),
             hosts: roles.has(Role::Allocator).then(|| Arc::clone(&self.hosts) as _),
             tables: roles.has(Role::Allocator).then(|| Arc::clone(&self.hosts) as _),
+            relayed: self
+                .delivery
+                .clone()
+                .map(|host| Arc::new(RelayService::new(host, tasks.clone())) as _),
         };
         if services.is_empty() {
             return Ok(String::new());
@@ -324,6 +359,10 @@ impl Parts {
         wanted.extend(roles.has(Role::Generator).then_some(Owner::Generator));
         wanted.extend(roles.has(Role::Messages).then_some(Owner::Messages));
         wanted.extend(roles.has(Role::Connections).then_some(Owner::Connections));
+        if wanted.len() > 1 || roles.has(Role::Delivery) {
+            let gate = readiness.gate("a session of the coordinator");
+            self.presence.gate_on_session(gate, tasks);
+        }
         for owner in wanted {
             let gate = readiness.gate(format!("owners of all partitions of {owner}"));
             let mut assignments = self.presence.followed[&owner].clone();
@@ -352,9 +391,12 @@ impl Parts {
 
     /// Sends the clients of this process away.
     pub(super) async fn drain(&self, ending: Ending, patience: Duration) {
-        if let Some(host) = &self.delivery {
-            host.drain(ending, patience).await;
-        }
+        let served = async {
+            if let Some(host) = &self.delivery {
+                host.drain(ending, patience).await;
+            }
+        };
+        tokio::join!(served, self.relays.drain(patience));
     }
 }
 

@@ -4,7 +4,7 @@ use chaski_core::Partition;
 use chaski_delivery_service::host::{Elsewhere, Whereabouts};
 use chaski_host_allocator::{AllocatorConfig, Assignments, Host, HostRegistration, Role as Owner};
 use chaski_ports::Coordinator;
-use chaski_runtime::{Owned, Tasks};
+use chaski_runtime::{Gate, Owned, Tasks};
 use futures::future::join_all;
 use parking_lot::Mutex;
 use std::{
@@ -30,31 +30,46 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// Says that this process plays the role; its session's end is this process's end.
+    /// Says that this process plays the role, from one session of the coordinator to the next.
     pub(super) fn register(&self, owner: Owner, host: Host, tasks: &Tasks) {
-        let (say, said) = watch::channel(host.clone());
+        let (say, said) = watch::channel(host);
         self.said.lock().insert(owner, say);
         let (coordinator, config) = (Arc::clone(&self.coordinator), self.config.clone());
         let stop = tasks.stop();
         tasks.spawn(format!("registration/{owner}"), async move {
-            let here = async {
-                let registration =
-                    HostRegistration::register(coordinator, owner, &host, &config).await?;
-                registration.keep(said, &config).await
-            };
             tokio::select! {
                 () = stop.cancelled() => Ok(()),
-                end = here => end.map(|never| match never {}),
+                end = HostRegistration::hold(coordinator, owner, said, &config) => {
+                    end.map(|never| match never {})
+                }
+            }
+        });
+    }
+
+    /// Not ready while no session is alive: nothing is owned then.
+    pub(super) fn gate_on_session(&self, gate: Gate, tasks: &Tasks) {
+        let (mut sessions, stop) = (self.coordinator.session(), tasks.stop());
+        tasks.spawn("ready/session", async move {
+            loop {
+                match sessions.borrow_and_update().alive() {
+                    Some(_) => gate.open(),
+                    None => gate.close(),
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return Ok::<_, Infallible>(()),
+                    changed = sessions.changed() => if changed.is_err() { return Ok(()) },
+                }
             }
         });
     }
 
     /// Follows which partitions of the role this process owns.
     pub(super) fn owned(&self, owner: Owner, tasks: &Tasks) -> watch::Receiver<Owned> {
-        let (tell, owned) = watch::channel(Owned::new());
+        let (tell, owned) = watch::channel(Owned::default());
         let host_id = self.host_id.clone();
-        self.follow(owner, tasks, move |assignments| {
-            let mine = assignments.mine(&host_id).into_iter().collect();
+        self.follow(owner, tasks, move |assignments, session| {
+            let partitions = assignments.mine_in(session, &host_id).into_iter().collect();
+            let mine = Owned { session, partitions };
             tell.send_if_modified(|owned| std::mem::replace(owned, mine) != *owned);
         });
         owned
@@ -63,11 +78,12 @@ impl Presence {
     /// Follows where the partitions of the delivery hosts are, as one of them.
     pub(super) fn whereabouts(&self, tell: watch::Sender<Whereabouts>, tasks: &Tasks) {
         let host_id = self.host_id.clone();
-        self.follow(Owner::Delivery, tasks, move |assignments| {
-            let (mine, others): (Vec<_>, Vec<_>) =
-                assignments.owners().into_iter().partition(|(_, owner)| *owner.host == *host_id);
-            let there = others.into_iter().filter(|(_, owner)| !owner.url.is_empty());
+        self.follow(Owner::Delivery, tasks, move |assignments, session| {
+            let mine = assignments.mine_in(session, &host_id);
+            let others = assignments.owners().into_iter().filter(|(_, o)| *o.host != *host_id);
+            let there = others.filter(|(_, owner)| !owner.url.is_empty());
             let map = Whereabouts {
+                session,
                 owned: mine.into_iter().map(|(partition, _)| partition).collect(),
                 elsewhere: there
                     .map(|(p, owner)| (p, Elsewhere { url: owner.url, warm: owner.warm }))
@@ -93,19 +109,27 @@ impl Presence {
         });
     }
 
+    /// Looks at the table at each change, in the session that is alive; 0 for none. A session's end
+    /// ends all that is owned (L6).
     fn follow(
         &self,
         owner: Owner,
         tasks: &Tasks,
-        mut look: impl FnMut(&Assignments) + Send + 'static,
+        mut look: impl FnMut(&Assignments, u64) + Send + 'static,
     ) {
         let (mut assignments, stop) = (self.followed[&owner].clone(), tasks.stop());
+        let mut sessions = self.coordinator.session();
         tasks.spawn(format!("owned/{owner}"), async move {
             loop {
-                look(&assignments);
-                tokio::select! {
-                    () = stop.cancelled() => return Ok::<_, Infallible>(()),
-                    changed = assignments.changed() => if changed.is_err() { return Ok(()) },
+                let session = sessions.borrow_and_update().alive().unwrap_or(0);
+                look(&assignments, session);
+                let changed = tokio::select! {
+                    () = stop.cancelled() => false,
+                    changed = assignments.changed() => changed.is_ok(),
+                    changed = sessions.changed() => changed.is_ok(),
+                };
+                if !changed {
+                    return Ok::<_, Infallible>(());
                 }
             }
         });
