@@ -17,24 +17,16 @@ use bytes::Bytes;
 use chaski_auth::{Identity, Verifier};
 use chaski_ports::Clock;
 use chaski_proto::{
-    Problem, client_frame,
+    Problem, client_frame, close,
     v1::{self, client_frame::Command, hosts_server::Hosts, server_frame::Body},
 };
-use chaski_relay::{NotRelayed, Relays, Tunnel};
+use chaski_relay::{NotRelayed, Relays, Tunnel, is_too_large};
 use http::{HeaderMap, Uri};
 use std::{sync::Arc, time::Duration};
-use tokio_tungstenite::tungstenite;
 use tonic::Request;
 
 const JSON: &str = "chaski.v1.json";
 const PROTOBUF: &str = "chaski.v1.protobuf";
-
-const MOVED: u16 = 4001;
-const DRAINING: u16 = 4002;
-const NOT_AUTHENTICATED: u16 = 4500;
-const REVOKED: u16 = 4501;
-const PROTOCOL_ERROR: u16 = 4502;
-const TOO_LARGE: u16 = 1009;
 
 /// One session lives for seconds and says little.
 const BUFFER_BYTES: usize = 4096;
@@ -160,7 +152,7 @@ async fn session(
             }
         },
         Ok(Err(end)) => end,
-        Err(_) => End::close(PROTOCOL_ERROR),
+        Err(_) => End::close(close::PROTOCOL_ERROR),
     };
     metrics::counter!("chaski_ws_moved_total", "code" => end.code.to_string()).increment(1);
     // The client may have gone, or may not read: then there is nobody to tell.
@@ -177,27 +169,23 @@ async fn hello(
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
             Some(Ok(message @ Message::Text(_))) if json => break message,
             Some(Ok(message @ Message::Binary(_))) if !json => break message,
-            Some(Err(error)) if is_too_large(&error) => return Err(End::close(TOO_LARGE)),
-            _ => return Err(End::close(PROTOCOL_ERROR)),
+            Some(Err(error)) if is_too_large(&error) => return Err(End::close(close::TOO_LARGE)),
+            _ => return Err(End::close(close::PROTOCOL_ERROR)),
         }
     };
     let bytes: Bytes = message.clone().into_data();
     if bytes.len() > frame_max {
-        return Err(End::close(TOO_LARGE));
+        return Err(End::close(close::TOO_LARGE));
     }
     match client_frame(&bytes, json) {
         Ok(v1::ClientFrame { id, command: Some(Command::Hello(hello)), .. }) => {
             Ok(Hello { id, hello, message })
         }
-        Ok(_) => Err(End::close(PROTOCOL_ERROR)),
-        Err(wrong) => Err(End::error(PROTOCOL_ERROR, wrong.id, &Problem::invalid(wrong.message))),
+        Ok(_) => Err(End::close(close::PROTOCOL_ERROR)),
+        Err(wrong) => {
+            Err(End::error(close::PROTOCOL_ERROR, wrong.id, &Problem::invalid(wrong.message)))
+        }
     }
-}
-
-fn is_too_large(error: &axum::Error) -> bool {
-    let cause = std::error::Error::source(error);
-    let cause = cause.and_then(|cause| cause.downcast_ref::<tungstenite::Error>());
-    matches!(cause, Some(tungstenite::Error::Capacity(_)))
 }
 
 /// Authenticates the hello and finds the host.
@@ -215,7 +203,7 @@ async fn answer(
         match relays.open(&identity, format.json) {
             Ok(tunnel) => return Answer::Carry(relays, tunnel, message),
             Err(NotRelayed::Full) => {
-                return Answer::End(End::go_away(DRAINING, "BUSY", None, AGAIN_MS));
+                return Answer::End(End::go_away(close::DRAINING, "BUSY", None, AGAIN_MS));
             }
             Err(NotRelayed::Nowhere) => {}
         }
@@ -240,11 +228,11 @@ fn authenticate(
         Ok(_) => {
             let other = "deviceId differs from the token's device";
             let problem = Problem::new(401, "unauthenticated", other);
-            Err(Box::new(End::error(NOT_AUTHENTICATED, id, &problem)))
+            Err(Box::new(End::error(close::NOT_AUTHENTICATED, id, &problem)))
         }
         Err(problem) => {
             let revoked = problem.code == "revoked";
-            let code = if revoked { REVOKED } else { NOT_AUTHENTICATED };
+            let code = if revoked { close::REVOKED } else { close::NOT_AUTHENTICATED };
             Err(Box::new(End::error(code, id, &problem)))
         }
     }
@@ -262,7 +250,7 @@ async fn located(moved: &Moved, identity: &Identity) -> End {
                 None => url,
             };
             let retry_after_ms = if url.is_some() { 0 } else { AGAIN_MS };
-            End::go_away(MOVED, "MOVED", url, retry_after_ms)
+            End::go_away(close::MOVED, "MOVED", url, retry_after_ms)
         }
         failed => {
             let problem = match failed {
@@ -271,7 +259,7 @@ async fn located(moved: &Moved, identity: &Identity) -> End {
             };
             tracing::warn!(%problem, "a client could not be told its host");
             let retry_after_ms = problem.retry_after_ms.unwrap_or(AGAIN_MS);
-            End::go_away(DRAINING, "UNAVAILABLE", None, retry_after_ms)
+            End::go_away(close::DRAINING, "UNAVAILABLE", None, retry_after_ms)
         }
     }
 }

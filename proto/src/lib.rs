@@ -12,6 +12,7 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/serde.rs"));
 }
 
+pub mod close;
 mod codec;
 mod connection;
 mod frame;

@@ -23,6 +23,7 @@ pub use run::run;
 pub use socket::{Device, Format, Heard, Socket};
 pub use world::{Person, World};
 
+use chaski_client::{Command, v1};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -66,4 +67,15 @@ pub async fn eventually<T, F: Future<Output = Result<T, String>>>(
         }
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// A message to a person: a text that is its own key.
+#[must_use]
+pub fn text_to(user: &str, key: &str) -> Command {
+    Command::SendMessage(v1::SendMessage {
+        target: Some(v1::send_message::Target::To(user.into())),
+        client_message_id: key.into(),
+        body: Some(v1::send_message::Body::Text(key.into())),
+        ..Default::default()
+    })
 }

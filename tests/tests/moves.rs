@@ -11,8 +11,8 @@
 use chaski::node::Role;
 use chaski_client::{Client, Disconnect, Event, Outcome};
 use chaski_core::Partition;
-use chaski_proto::v1::{self, client_frame::Command, send_message::Target, server_frame::Body};
-use chaski_tests::{Parts, Person};
+use chaski_proto::v1::server_frame::Body;
+use chaski_tests::{Parts, Person, text_to};
 use futures::future::join_all;
 use std::{
     collections::BTreeMap,
@@ -148,13 +148,7 @@ async fn live(
                 if writes.load(Ordering::Relaxed) && waiting.len() < UNSETTLED_MAX {
                     let key = format!("{n}-{count}");
                     count += 1;
-                    let message = v1::SendMessage {
-                        target: Some(Target::To(to.clone())),
-                        client_message_id: key.clone(),
-                        body: Some(v1::send_message::Body::Text(key.clone())),
-                        ..Default::default()
-                    };
-                    let id = client.send(Command::SendMessage(message)).expect("there is room");
+                    let id = client.send(text_to(&to, &key)).expect("there is room");
                     waiting.insert(id, key.clone());
                     seen.lock().expect("whole").sent.insert(key, Instant::now());
                 }

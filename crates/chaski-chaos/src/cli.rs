@@ -64,10 +64,6 @@ struct Cli {
     /// for it; NAME,..., `all`, or `list`. The program is `chaski-planted`
     #[arg(long, value_name = "NAME", conflicts_with_all = ["url", "no_faults", "seeds"])]
     planted: Option<String>,
-    /// A run that was not whole (something was not settled in time, a read failed) passes where no
-    /// law was violated
-    #[arg(long)]
-    only_violations: bool,
     /// Kills a delivery host with so many sockets on it, in place of the plan's faults: all must come
     /// back and catch up within 60 s, and the other hosts' latency hold
     #[arg(long, value_name = "SOCKETS", conflicts_with_all = ["url", "seeds", "planted"],
@@ -193,7 +189,7 @@ async fn runs(cli: &Cli, stop: &CancellationToken) -> anyhow::Result<u8> {
     show(&reports)?;
     Ok(if reports.iter().any(|report| report.violated() > 0) {
         VIOLATED
-    } else if reports.iter().any(|report| !cli.is_good(report)) {
+    } else if reports.iter().any(|report| !report.passed) {
         NO_RUN
     } else {
         0
@@ -237,11 +233,6 @@ impl Cli {
     fn scenario(&self) -> Option<Scenario> {
         let storm = self.storm.map(|sockets| Scenario::Storm { sockets });
         storm.or(self.spike.map(|times| Scenario::Spike { times }))
-    }
-
-    /// Where nothing is violated: whether the run proves enough.
-    fn is_good(&self, report: &Report) -> bool {
-        report.passed || (self.only_violations && report.accepted > 0)
     }
 }
 

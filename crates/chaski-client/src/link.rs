@@ -7,7 +7,7 @@ use crate::{
     session::{Session, Signal},
     transport::{self, Lost, Opened, Socket},
 };
-use chaski_proto::v1::ClientFrame;
+use chaski_proto::{close, v1::ClientFrame};
 use futures::{
     FutureExt as _, Sink as _, SinkExt as _, Stream as _, StreamExt as _, future::BoxFuture,
 };
@@ -156,12 +156,12 @@ impl Link {
                 transport::decode(message, self.format).map_err(|e| self.lost(Lost::For(e)))?
             }
             Message::Close(frame) => {
-                if frame.as_ref().is_some_and(|f| u16::from(f.code) == 1009) {
+                if frame.as_ref().is_some_and(|f| u16::from(f.code) == close::TOO_LARGE) {
                     session.refuse_largest();
                 }
                 let late = self.welcomed_at.is_none() && now + HELLO_LATE >= self.welcome_by;
                 return Err(self.lost(match frame {
-                    Some(f) if u16::from(f.code) == 4502 && late => {
+                    Some(f) if u16::from(f.code) == close::PROTOCOL_ERROR && late => {
                         Lost::For(Disconnect::Silent("the hello came too late"))
                     }
                     frame => Lost::closed(frame.clone()),

@@ -6,19 +6,20 @@ use axum::{
     Error,
     extract::ws::{CloseFrame, Message},
 };
-use chaski_proto::v1::{self, server_frame::Body};
+use chaski_proto::{
+    close,
+    v1::{self, server_frame::Body},
+};
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
 use std::{future::poll_fn, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_tungstenite::tungstenite;
 
 /// How long a client may take to take the last frames and to close.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How often it is said that a client was heard of.
 const ALIVE: Duration = Duration::from_secs(1);
 
-const MOVED: u16 = 4001;
-const DRAINING: u16 = 4002;
-const TOO_LARGE: u16 = 1009;
 /// Clients whose host was lost come again within this, each with a time of its own.
 const AGAIN_MS: u32 = 500;
 
@@ -61,10 +62,10 @@ impl Relays {
         drop(tunnel);
         let (frame, code, reason) = match end {
             End::Gone => return,
-            End::TooLarge => (None, TOO_LARGE, "frame too large".into()),
-            End::Closed(close) => (None, close.code, close.reason),
-            End::Lost => (Some(lost(number)), MOVED, "moved".into()),
-            End::Drained => (None, DRAINING, "draining".into()),
+            End::TooLarge => (None, close::TOO_LARGE, "frame too large".into()),
+            End::Closed(frame) => (None, frame.code, frame.reason),
+            End::Lost => (Some(lost(number)), close::MOVED, "moved".into()),
+            End::Drained => (None, close::DRAINING, "draining".into()),
         };
         let goodbye = async {
             if let Some(frame) = frame {
@@ -95,9 +96,7 @@ where
             Some(message) => message,
             None => match from.next().await {
                 Some(Ok(message)) => message,
-                Some(Err(error)) if error.to_string().contains("too long") => {
-                    return End::TooLarge;
-                }
+                Some(Err(error)) if is_too_large(&error) => return End::TooLarge,
                 Some(Err(_)) | None => return End::Gone,
             },
         };
@@ -117,6 +116,14 @@ where
             Message::Close(_) => return End::Gone,
         }
     }
+}
+
+/// Whether this error of a socket is that the client sent more in one message than is ever read.
+#[must_use]
+pub fn is_too_large(error: &Error) -> bool {
+    let cause = std::error::Error::source(error);
+    let cause = cause.and_then(|cause| cause.downcast_ref::<tungstenite::Error>());
+    matches!(cause, Some(tungstenite::Error::Capacity(_)))
 }
 
 /// To the client. When this process drains, the client is told so and has a little time to hear

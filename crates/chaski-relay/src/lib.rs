@@ -13,6 +13,7 @@ mod config;
 mod links;
 mod mux;
 
+pub use carry::is_too_large;
 pub use config::{Limits, When};
 pub use links::{Dial, Incoming, Links, NotRelayed, Relays, Route};
 pub use mux::{Broken, Mux, Outgoing, Over, Side, Tunnel};

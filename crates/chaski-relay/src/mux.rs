@@ -13,7 +13,10 @@ pub use tunnel::Tunnel;
 use crate::Limits;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes};
 use bytes::Bytes;
-use chaski_proto::v1::{RelayAlive, RelayClose, RelayFrame, RelayOpen, relay_frame::What};
+use chaski_proto::{
+    close,
+    v1::{RelayAlive, RelayClose, RelayFrame, RelayOpen, relay_frame::What},
+};
 use futures::Stream;
 use parking_lot::Mutex;
 use std::{
@@ -27,8 +30,6 @@ use std::{
 const FIRST_WINDOW: usize = 65_536;
 /// What a message costs beside its bytes, so that empty ones are bounded too.
 const MESSAGE_COST: usize = 64;
-/// Tells a client that it came to a process with too many sockets: come again.
-const FULL: u16 = 4002;
 
 /// Which end of the stream it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +199,8 @@ impl Mux {
             metrics::counter!("chaski_relay_refused_total", "why" => "full").increment(1);
             entry.dropped = true;
             entry.out =
-                [What::Close(RelayClose { code: FULL.into(), reason: "full".into() })].into();
+                [What::Close(RelayClose { code: close::DRAINING.into(), reason: "full".into() })]
+                    .into();
         }
         inner.sockets.insert(id, entry);
         inner.touch(id);

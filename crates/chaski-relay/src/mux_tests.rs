@@ -120,7 +120,7 @@ fn l8_there_are_as_many_sockets_as_there_may_be_and_not_one_more() {
     pair.flow();
     assert_eq!((pair.opened.len(), heard(&one)), (1, None));
     let Some(Some(Message::Close(Some(close)))) = heard(&two) else { panic!("it is closed") };
-    assert_eq!((close.code, heard(&two)), (FULL, Some(None)));
+    assert_eq!((close.code, heard(&two)), (close::DRAINING, Some(None)));
 }
 
 #[test]

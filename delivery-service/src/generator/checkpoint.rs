@@ -55,8 +55,8 @@ async fn put_cursor(
     next: Offset,
     state: Bytes,
 ) -> Result<(), PortError> {
-    // The cursor itself, not the offset before it: there is none before the first one.
     let epoch = if chaski_planted::is(Bug::CursorWithoutEpoch) { 1 << 40 } else { epoch };
+    // The cursor itself, not the offset before it: there is none before the first one.
     let snapshot = Snapshot { bucket: CONTROL, epoch, as_of: next, state };
     g.checkpoints.put_snapshot(partition, &snapshot).await?;
     // For whoever looks at how far this is.

@@ -31,7 +31,7 @@ const UNDER_WAY_MAX: usize = 200_000;
 
 /// What clients sent and has not come back.
 pub(super) struct Backlog {
-    /// How long it may take; `None`: as long as it takes.
+    /// How long it may take; `None`: as long as it takes, and nothing is kept of it.
     most: Option<Duration>,
     state: Mutex<State>,
 }
@@ -93,6 +93,9 @@ impl Backlog {
 
     /// A partition was read up to here: what its records of the fan-out come from has come back.
     pub(super) fn back(&self, fan_out: SourceId, read: &Watermark, now: Instant) {
+        if self.most.is_none() {
+            return;
+        }
         let mut state = self.state.lock();
         for ((source, partition), origin) in &read.high {
             if *source == fan_out {
@@ -152,6 +155,9 @@ pub(super) struct Sending<'a> {
 impl Sending<'_> {
     /// It is in the log.
     pub(super) fn stands_at(self, partition: Partition, offset: Offset, now: Instant) {
+        if self.backlog.most.is_none() {
+            return;
+        }
         let mut state = self.backlog.state.lock();
         // It may have come back before its answer.
         if state.back.get(&partition).is_some_and(|back| offset <= *back) {
@@ -279,5 +285,20 @@ mod tests {
         let open = Backlog::new(0);
         let all = run(&open, start, 10_000, 100, 5);
         assert_eq!(all.waits.len(), 0);
+    }
+
+    #[test]
+    fn l8_what_is_kept_is_bounded_whatever_comes_back() {
+        let start = Instant::now();
+        let (limited, open) = (Backlog::new(2000), Backlog::new(0));
+        for (backlog, kept) in [(&limited, UNDER_WAY_MAX), (&open, 0)] {
+            // Nothing comes back at all.
+            for n in 0..UNDER_WAY_MAX as u64 {
+                backlog.ask(start).ok().unwrap().stands_at(P, Offset(n), start);
+            }
+            assert_eq!(backlog.state.lock().waiting(), kept);
+        }
+        assert!(limited.ask(start).is_err(), "one past it");
+        assert!(open.ask(start).is_ok());
     }
 }

@@ -1,4 +1,6 @@
-//! Why a socket is closed: one table of codes. 4000-4499 mean "reconnect", 4500-4999 "do not".
+//! Why this host closes a socket.
+
+use chaski_proto::close;
 
 /// Why a socket is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,16 +33,16 @@ impl CloseReason {
     /// The close code.
     pub(super) const fn code(self) -> u16 {
         match self {
-            Self::Moved => 4001,
-            Self::Draining | Self::Busy => 4002,
-            Self::SlowConsumer => 4003,
-            Self::TokenExpired => 4004,
-            Self::Silent => 4005,
-            Self::NotAuthenticated => 4500,
-            Self::Revoked => 4501,
-            Self::ProtocolError => 4502,
-            Self::Replaced => 4503,
-            Self::TooLarge => 1009,
+            Self::Moved => close::MOVED,
+            Self::Draining | Self::Busy => close::DRAINING,
+            Self::SlowConsumer => close::SLOW_CONSUMER,
+            Self::TokenExpired => close::TOKEN_EXPIRED,
+            Self::Silent => close::SILENT,
+            Self::NotAuthenticated => close::NOT_AUTHENTICATED,
+            Self::Revoked => close::REVOKED,
+            Self::ProtocolError => close::PROTOCOL_ERROR,
+            Self::Replaced => close::REPLACED,
+            Self::TooLarge => close::TOO_LARGE,
         }
     }
 

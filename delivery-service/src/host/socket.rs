@@ -9,7 +9,7 @@ use axum::{
     extract::ws::{CloseFrame, Message, WebSocket},
 };
 use chaski_proto::v1;
-use chaski_relay::Tunnel;
+use chaski_relay::{Tunnel, is_too_large};
 use futures::{SinkExt, StreamExt, future::Either};
 use std::{
     collections::VecDeque,
@@ -93,7 +93,7 @@ impl Socket {
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Incoming::Alive,
             Some(Ok(Message::Close(_))) | None => Incoming::Over(None),
             Some(Err(error)) => {
-                let too_large = error.to_string().contains("too long");
+                let too_large = is_too_large(&error);
                 Incoming::Over(too_large.then_some(CloseReason::TooLarge))
             }
         }

@@ -8,7 +8,10 @@ use chaski_ports::Topic;
 use chaski_proto::v1::{self, server_frame::Body};
 use serde_json::{Value, json};
 use std::{sync::atomic::Ordering, time::Duration};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 const RECIPIENTS: Topic = Topic::Recipients;
 const HERE: Partition = Partition(0);
@@ -197,22 +200,30 @@ async fn l5_what_neither_the_store_nor_the_log_has_is_told_once_the_store_says_s
 
 #[tokio::test]
 async fn l5_a_read_of_the_log_passes_over_nothing_while_the_ring_moves_on() {
-    const DEVICES: u32 = 30;
+    const DEVICES: u64 = 30;
     const LAST: u64 = 1500;
     let world = World::start(small(), |around| async move {
         around.script.lock().away = true;
         talk(&around, 1..=100).await;
     })
     .await;
-    // They come one after the other, so that many reads meet a ring that moves.
+    // They come as the talk goes on, so that many reads meet a ring that moves.
+    let (said, heard) = watch::channel(100);
     let coming = (0..DEVICES).map(|n| {
-        let world = &world;
+        let (world, mut heard) = (&world, heard.clone());
         async move {
-            sleep(Duration::from_millis(30) * n).await;
+            let from = 100 + (LAST - 100) / 2 * n / DEVICES;
+            heard.wait_for(|said| *said >= from).await.unwrap();
             let mut device = world.device("ana", &format!("d{n}"), Some(0)).await;
             assert_eq!(seqs(&mut device, LAST).await, (1..=LAST).collect::<Vec<_>>(), "d{n}");
         }
     });
-    tokio::join!(futures::future::join_all(coming), talk(&world.around, 101..=LAST));
+    let talking = async {
+        for seq in 101..=LAST {
+            talk(&world.around, [seq]).await;
+            said.send_replace(seq);
+        }
+    };
+    tokio::join!(futures::future::join_all(coming), talking);
     world.end().await;
 }

@@ -1,6 +1,6 @@
 //! Stories of clients that come to a host which is not theirs and are carried to the one that is.
 
-use super::world::{FixedClock, NOW_MS, PATIENCE, SOURCE, Socket, World, text};
+use super::world::{FixedClock, NOW_MS, PATIENCE, SOURCE, Socket, World, serve, text};
 use chaski_auth::Verifier;
 use chaski_core::{Partition, placement::Placement};
 use chaski_delivery_service::host::{DeliveryHost, Elsewhere, HostConfig, HostParts, Whereabouts};
@@ -78,16 +78,7 @@ impl Front {
             blocks_visible: false,
         };
         let host = DeliveryHost::new(parts, config);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("ws://{}/v1/ws", listener.local_addr().unwrap());
-        let (router, stop) = (host.router(), tasks.stop());
-        tasks.spawn("public", async move {
-            let served = axum::serve(listener, router);
-            tokio::select! {
-                () = stop.cancelled() => Ok(()),
-                end = served => end,
-            }
-        });
+        let url = serve(&host, &tasks).await;
         Self { url, host, relays, cable, dials, tasks }
     }
 

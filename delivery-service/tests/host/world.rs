@@ -232,16 +232,7 @@ impl World {
             own.run(&all, std::future::ready(()), gate).await;
             Ok::<_, String>(())
         });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("ws://{}/v1/ws", listener.local_addr().unwrap());
-        let (router, stop) = (host.router(), tasks.stop());
-        tasks.spawn("public", async move {
-            let served = axum::serve(listener, router);
-            tokio::select! {
-                () = stop.cancelled() => Ok(()),
-                end = served => end,
-            }
-        });
+        let url = serve(&host, &tasks).await;
         Self {
             around,
             host,
@@ -304,6 +295,21 @@ impl World {
         assert_eq!(self.tasks.shut_down(PATIENCE).await, None);
         drop(self.folder);
     }
+}
+
+/// Serves the host's clients on a port of its own; the URL.
+pub(crate) async fn serve(host: &Arc<DeliveryHost>, tasks: &Tasks) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/v1/ws", listener.local_addr().unwrap());
+    let (router, stop) = (host.router(), tasks.stop());
+    tasks.spawn("public", async move {
+        let served = axum::serve(listener, router);
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            end = served => end,
+        }
+    });
+    url
 }
 
 pub(crate) struct Socket(pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>);

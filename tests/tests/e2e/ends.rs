@@ -1,10 +1,10 @@
 //! Ends and accidents: a drain, a restart, kill -9, and records that nobody can read.
 
 use bytes::Bytes;
-use chaski_client::{Body, Command, Event, Outcome, v1};
+use chaski_client::{Body, Event, Outcome, v1};
 use chaski_core::{ChatId, Offset, Partition, UserId};
 use chaski_ports::{Clock as _, Log, ProducePolicy, Record, SystemClock, Topic};
-use chaski_tests::{PATIENCE, Process, Set, World};
+use chaski_tests::{PATIENCE, Process, Set, World, text_to};
 use futures::future::OptionFuture;
 use prost::Message as _;
 use serde_json::json;
@@ -191,13 +191,7 @@ pub(crate) async fn what_was_accepted_survives_kill_9(set: Set) {
             tokio::select! {
                 Some(()) = late => panic!("L1: {} accepted, {echoes} echoed", accepted.len()),
                 _ = pace.tick(), if !done && from.unsettled() < 500 => {
-                    let message = v1::SendMessage {
-                        target: Some(v1::send_message::Target::To(ben.id.clone())),
-                        client_message_id: sent.to_string(),
-                        body: Some(v1::send_message::Body::Text(sent.to_string())),
-                        ..Default::default()
-                    };
-                    let id = from.send(Command::SendMessage(message)).expect("there is room");
+                    let id = from.send(text_to(&ben.id, &sent.to_string())).expect("there is room");
                     names.insert(id, sent.to_string());
                     sent += 1;
                 }

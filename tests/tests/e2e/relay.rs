@@ -3,8 +3,8 @@
 
 use chaski::{config::Config, node::Role};
 use chaski_client::{Client, Disconnect, Error, Event, Outcome};
-use chaski_proto::v1::{self, client_frame::Command, send_message::Target, server_frame::Body};
-use chaski_tests::{PATIENCE, Parts, Person, until};
+use chaski_proto::v1::{self, server_frame::Body};
+use chaski_tests::{PATIENCE, Parts, Person, text_to, until};
 use serde_json::json;
 use std::{
     net::SocketAddr,
@@ -90,13 +90,7 @@ async fn connected(client: &mut Client) {
 }
 
 async fn send(client: &mut Client, to: &str, text: &str) {
-    let message = v1::SendMessage {
-        target: Some(Target::To(to.into())),
-        client_message_id: text.into(),
-        body: Some(v1::send_message::Body::Text(text.into())),
-        ..Default::default()
-    };
-    let sent = client.send(Command::SendMessage(message)).expect("there is room");
+    let sent = client.send(text_to(to, text)).expect("there is room");
     next(client, "an answer", |event| match event {
         Event::Settled { id, outcome } if *id == sent => {
             assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
