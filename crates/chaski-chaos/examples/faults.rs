@@ -24,7 +24,9 @@ async fn run() -> anyhow::Result<()> {
     let plan = Plan::new(seed, Duration::from_secs_f64(minutes * 60.0));
     tracing::info!(%plan);
     let timeline = Timeline::start();
-    let options = SystemOptions { program, dir, seed, services: true, direct_sockets: false };
+    let settings = std::collections::BTreeMap::new();
+    let options =
+        SystemOptions { program, dir, seed, services: true, direct_sockets: false, settings };
     let mut system = System::start(options, timeline).await?;
     let stop = CancellationToken::new();
     let played = tokio::select! {

@@ -72,6 +72,10 @@ struct Cli {
     /// Finds what the system can do, then asks for so many times the usual load for a minute
     #[arg(long, value_name = "TIMES", conflicts_with_all = ["url", "seeds", "planted", "storm"])]
     spike: Option<f64>,
+    /// Kills hosts and brokers one at a time and has owners stand still a hundred times: how long
+    /// clients are without service, against what is wanted
+    #[arg(long, conflicts_with_all = ["url", "seeds", "planted", "storm", "spike"])]
+    recovery: bool,
     /// Where the reports go
     #[arg(long, default_value = "target/reports", value_name = "DIR")]
     reports: PathBuf,
@@ -92,7 +96,7 @@ every client asked and was shown, with times). Violations are counted by kind: l
 disagree, holes, outOfOrder, phantom, wrongChat, shownAfterBlock, positionsBack, unsettled,
 rejectedTwice; each example names the records and the faults around them.
 
-Exit code: 0 no violation; 1 a violation, or a target of --storm or --spike that was missed; 2 the run could not be made, or proves nothing.
+Exit code: 0 no violation; 1 a violation, or a target of --storm, --spike or --recovery was missed; 2 the run could not be made, or proves nothing.
 
 Examples:
   chaski-chaos --seed 1 --minutes 15       as before a release
@@ -100,6 +104,7 @@ Examples:
   chaski-chaos --seed 7 --minutes 3        a quick look
   chaski-chaos --storm 5000                a host dies with 5,000 sockets on it
   chaski-chaos --spike 10                  ten times the usual load for a minute
+  chaski-chaos --recovery                  how long until clients are served again
   chaski-chaos --planted all               does the judge find bugs that are there on purpose?
   chaski-chaos --minutes 1 --url http://127.0.0.1:8080 --dev-key data/dev-key.pem";
 
@@ -232,7 +237,8 @@ async fn put_through(
 impl Cli {
     fn scenario(&self) -> Option<Scenario> {
         let storm = self.storm.map(|sockets| Scenario::Storm { sockets });
-        storm.or(self.spike.map(|times| Scenario::Spike { times }))
+        let spike = self.spike.map(|times| Scenario::Spike { times });
+        storm.or(spike).or(self.recovery.then_some(Scenario::Recovery))
     }
 }
 

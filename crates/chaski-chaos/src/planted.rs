@@ -146,6 +146,7 @@ pub async fn run(
         seed: options.seed,
         services: false,
         direct_sockets: false,
+        settings: BTreeMap::new(),
     };
     let mut system = System::start(system, Timeline::start()).await?;
     let mut report =

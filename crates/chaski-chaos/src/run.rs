@@ -108,6 +108,7 @@ pub async fn run(
                 seed: options.load.seed,
                 services: true,
                 direct_sockets: false,
+                settings: BTreeMap::new(),
             };
             run.against_system(options, *faults).await?
         }

@@ -1,11 +1,12 @@
 //! What a system is put through besides faults from a plan: a host with thousands of sockets that
-//! dies, a spike of load. A cluster of its own, load by real clients, figures against what is wanted,
+//! dies, a spike of load, faults one at a time. A cluster of its own, load by real clients, figures against what is wanted,
 //! and the judge over everything that was asked and shown.
 //!
 //! Must not know: how the system does it.
 
 mod figures;
 mod flow;
+mod recovery;
 mod spike;
 mod storm;
 
@@ -25,6 +26,7 @@ use crate::{
 use chaski::replay::time_name;
 use chaski_ports::{Clock as _, SystemClock};
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::Write,
     path::PathBuf,
@@ -47,6 +49,8 @@ pub enum Scenario {
         /// How many times.
         times: f64,
     },
+    /// Hosts and brokers are killed one at a time, and owners stand still.
+    Recovery,
 }
 
 impl Scenario {
@@ -54,6 +58,17 @@ impl Scenario {
         match self {
             Self::Storm { .. } => "storm",
             Self::Spike { .. } => "spike",
+            Self::Recovery => "recovery",
+        }
+    }
+
+    fn settings(self) -> BTreeMap<String, String> {
+        match self {
+            // Nobody is moved off the host that is to die.
+            Self::Storm { .. } => {
+                [("CHASKI_ALLOCATOR_OVERLOAD_LEAST".into(), "1000000".into())].into()
+            }
+            Self::Spike { .. } | Self::Recovery => BTreeMap::new(),
         }
     }
 }
@@ -97,11 +112,18 @@ pub async fn run(
         seed: options.seed,
         services: true,
         direct_sockets: matches!(options.scenario, Scenario::Storm { .. }),
+        settings: options.scenario.settings(),
     };
     let mut system = System::start(system, timeline).await?;
     let name = format!("s{now_ms:x}");
-    let mut stage =
-        Stage { options, name, timeline, started_at: time_name(now_ms)?, system: &mut system };
+    let mut stage = Stage {
+        options,
+        stop,
+        name,
+        timeline,
+        started_at: time_name(now_ms)?,
+        system: &mut system,
+    };
     let played = tokio::select! {
         played = stage.play() => played,
         () = stop.cancelled() => Err(Interrupted.into()),
@@ -119,6 +141,7 @@ pub async fn run(
 /// A system that runs, and what is done with it.
 struct Stage<'a> {
     options: &'a ScenarioOptions,
+    stop: &'a CancellationToken,
     /// Stands in the ids of all users.
     name: String,
     timeline: Timeline,
@@ -130,18 +153,19 @@ struct Stage<'a> {
 struct Played {
     load: Load,
     faults: Vec<FaultRecord>,
-    /// What the evidence says of what was wanted.
+    /// What the evidence, and the report on it, say of what was wanted.
     measure: Box<Measure>,
 }
 
 /// The lines, and the figures that they rest on.
-type Measure = dyn FnOnce(&Evidence) -> (Vec<Line>, serde_json::Value) + Send;
+type Measure = dyn FnOnce(&Evidence, &Report) -> (Vec<Line>, serde_json::Value) + Send;
 
 impl Stage<'_> {
     async fn play(&mut self) -> anyhow::Result<ScenarioReport> {
         let played = match self.options.scenario {
             Scenario::Storm { sockets } => storm::play(self, sockets).await?,
             Scenario::Spike { times } => spike::play(self, times).await?,
+            Scenario::Recovery => recovery::play(self).await?,
         };
         self.judge(played).await
     }
@@ -191,8 +215,9 @@ impl Stage<'_> {
         let judged = tokio::task::spawn_blocking(move || {
             write_history(&history, &evidence, &names)?;
             let verdict = judge(&evidence);
-            let (lines, figures) = measure(&evidence);
-            anyhow::Ok((Report::new(asked, &evidence, &verdict, faults), lines, figures))
+            let report = Report::new(asked, &evidence, &verdict, faults);
+            let (lines, figures) = measure(&evidence, &report);
+            anyhow::Ok((report, lines, figures))
         });
         let (run, lines, figures) = judged.await??;
         Ok(ScenarioReport::new(kind, self.started_at.clone(), lines, figures, run))

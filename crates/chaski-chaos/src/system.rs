@@ -52,6 +52,8 @@ pub struct SystemOptions {
     pub services: bool,
     /// Whether clients connect to delivery hosts without a proxy in between: for thousands of them.
     pub direct_sockets: bool,
+    /// What the services are told beside what they always are.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// A running system. All its processes end with it, and with this process, however that ends.
@@ -106,6 +108,7 @@ impl System {
         let backends = servers::urls(|name| fronts.at(name));
         let mut env: BTreeMap<_, _> = names.into_iter().zip(backends.clone()).collect();
         env.insert(MARK.into(), dir.display().to_string());
+        env.extend(options.settings);
         let layout = Layout {
             program: std::path::absolute(&options.program)?,
             args: Vec::new(),

@@ -9,6 +9,7 @@ use crate::{
     history::Evidence,
     load::{Load, population::Population},
     progress::say,
+    report::Report,
 };
 use anyhow::ensure;
 use serde::Serialize;
@@ -95,7 +96,8 @@ pub(super) async fn play(stage: &mut Stage<'_>, times: f64) -> anyhow::Result<Pl
         deferred: told[0] - told_before[0],
         deferred_blindly: told[1] - told_before[1],
     };
-    let measure = move |evidence: &Evidence| spike.measure(&passages(evidence, clients));
+    let measure =
+        move |evidence: &Evidence, _: &Report| spike.measure(&passages(evidence, clients));
     Ok(Played { load, faults: Vec::new(), measure: Box::new(measure) })
 }
 

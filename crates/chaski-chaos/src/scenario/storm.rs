@@ -14,6 +14,7 @@ use crate::{
         user_id,
     },
     progress::say,
+    report::Report,
     run::tokens,
 };
 use anyhow::{Context as _, ensure};
@@ -98,7 +99,7 @@ pub(super) async fn play(stage: &mut Stage<'_>, sockets: u32) -> anyhow::Result<
     };
     let (window, fault) = talk_while(&load, rate, "talking", doing).await?;
     let clients = load.shared().population.devices_at_first();
-    let measure = move |evidence: &Evidence| {
+    let measure = move |evidence: &Evidence, _: &Report| {
         let passages = passages(evidence, clients);
         let storm = Storm::of(evidence, &passages, &is_victims, window);
         (storm.lines(sockets), storm.figures())
