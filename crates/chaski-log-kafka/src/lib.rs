@@ -9,6 +9,7 @@
 
 mod client;
 mod error;
+mod lanes;
 mod mirror;
 mod options;
 mod pool;

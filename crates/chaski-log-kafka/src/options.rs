@@ -136,12 +136,13 @@ impl KafkaOptions {
             .set("compression.codec", "lz4")
             .set("linger.ms", self.linger_ms.to_string())
             .set("message.max.bytes", RECORD_BYTES_MAX.to_string())
-            .set("queue.buffering.max.messages", self.producer_records_max.to_string())
-            .set("queue.buffering.max.kbytes", self.producer_kib_max.to_string())
+            // The lanes count what is held, and refuse.
+            .set("queue.buffering.max.messages", "0")
+            .set("queue.buffering.max.kbytes", i32::MAX.to_string())
             .set(
                 "message.timeout.ms",
                 match policy {
-                    ProducePolicy::GiveUp => "10000",
+                    ProducePolicy::GiveUp => "7000",
                     ProducePolicy::Forever => "0",
                 },
             );

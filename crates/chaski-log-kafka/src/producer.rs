@@ -6,11 +6,14 @@
 //! whoever asks again. The old handle does not heal: a record appended to the new client could
 //! overtake one that still settles in the old (order_of_admission).
 //!
+//! What may be given to librdkafka when is decided by the [`lanes`](crate::lanes).
+//!
 //! Must not know: encodings.
 
 use crate::{
     client::{self, TICK},
     error,
+    lanes::{Lane, Lanes, Place},
     options::KafkaOptions,
     reader::{EARLY_TIME, TRACEPARENT},
 };
@@ -26,7 +29,7 @@ use rdkafka::{
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -38,35 +41,69 @@ use tracing::{error, warn};
 /// How long a producer that is dropped still tries to deliver what it holds.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
 
+/// `GiveUp` gives a record that has waited in its lane for longer than this back; librdkafka has the
+/// rest of the 10 s (`KafkaOptions::producer`).
+const LANE_PATIENCE: Duration = Duration::from_secs(3);
+
 type Settle = oneshot::Sender<Result<Offset, PortError>>;
+type Client = BaseProducer<Settling>;
 
 /// A librdkafka producer with its thread. Dropping it stops the thread, which flushes and closes.
 pub(crate) struct KafkaProducer {
     /// Taken by drop, before the thread is told: the thread's share is then the last one.
-    producer: Option<Arc<BaseProducer<Settling>>>,
+    producer: Option<Arc<Client>>,
     stop: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    lanes: Lanes<Admitted>,
     topics: HashMap<Topic, String>,
     policy: &'static str,
+    /// The producer that this belongs to.
+    producer: OnceLock<Weak<Client>>,
+}
+
+/// What a lane holds.
+struct Admitted {
+    topic: Topic,
+    partition: i32,
+    record: Record,
+    settle: Settle,
+}
+
+/// What librdkafka gives back.
+struct UnderWay {
+    settle: Settle,
+    lane: Arc<Lane<Admitted>>,
+    place: Place,
 }
 
 impl KafkaProducer {
     pub(crate) fn start(options: &KafkaOptions, policy: ProducePolicy) -> Result<Self, PortError> {
-        let producer: BaseProducer<Settling> =
-            options.producer(policy).create_with_context(Settling).map_err(error::making)?;
-        let started = Self {
-            producer: Some(Arc::new(producer)),
-            stop: Arc::default(),
-            topics: Topic::ALL.map(|t| (t, options.topic(t))).into(),
-            policy: match policy {
-                ProducePolicy::GiveUp => "give_up",
-                ProducePolicy::Forever => "forever",
-            },
+        let (name, patience) = match policy {
+            ProducePolicy::GiveUp => ("give_up", Some(LANE_PATIENCE)),
+            ProducePolicy::Forever => ("forever", None),
         };
+        let (records_max, bytes_max) =
+            (options.producer_records_max as usize, options.producer_kib_max as usize * 1024);
+        let shared = Arc::new(Shared {
+            lanes: Lanes::new(records_max, bytes_max, patience),
+            topics: Topic::ALL.map(|t| (t, options.topic(t))).into(),
+            policy: name,
+            producer: OnceLock::new(),
+        });
+        let settling = Settling(Arc::clone(&shared));
+        let producer: Client =
+            options.producer(policy).create_with_context(settling).map_err(error::making)?;
+        let producer = Arc::new(producer);
+        let _ = shared.producer.set(Arc::downgrade(&producer));
+        let started = Self { producer: Some(producer), stop: Arc::default(), shared };
         let (producer, stop) = (started.client().clone(), started.stop.clone());
-        let policy = started.policy;
+        let shared = Arc::clone(&started.shared);
         thread::Builder::new()
             .name("kafka-producer".into())
-            .spawn(move || serve(producer, &stop, policy))
+            .spawn(move || serve(producer, &stop, &shared))
             .map_err(|e| error::making(KafkaError::ClientCreation(e.to_string())))?;
         Ok(started)
     }
@@ -76,7 +113,7 @@ impl KafkaProducer {
         self.client().client().fatal_error().is_some()
     }
 
-    fn client(&self) -> &Arc<BaseProducer<Settling>> {
+    fn client(&self) -> &Arc<Client> {
         self.producer.as_ref().expect("only drop takes it")
     }
 }
@@ -88,31 +125,74 @@ impl Producer for KafkaProducer {
         partition: Partition,
         record: Record,
     ) -> Result<Appending, PortError> {
-        let name = &self.topics[&topic];
-        let invalid = |why| PortError::new(ErrorKind::Invalid, format!("append to {name}: {why}"));
-        let number = i32::try_from(partition.0).map_err(|_| invalid("no such partition"))?;
+        let shared = &*self.shared;
+        let place = || format!("append to {}/{partition}", shared.topics[&topic]);
+        let Ok(number) = i32::try_from(partition.0) else {
+            return Err(PortError::new(ErrorKind::Invalid, place() + ": no such partition"));
+        };
+        let bytes = record.key.len() + record.value.len();
+        let Some((lane, held)) = shared.lanes.enter(topic, partition, bytes) else {
+            let policy = shared.policy;
+            metrics::counter!("chaski_log_appends_refused_full_total", "policy" => policy)
+                .increment(1);
+            return Err(PortError::new(ErrorKind::Full, place() + ": the producer is full"));
+        };
         let (settle, appending) = Appending::channel();
+        let admitted = Admitted { topic, partition: number, record, settle };
+        let given = lane.add(admitted, held, |admitted, held| {
+            shared.give(self.client(), &lane, admitted, held)
+        });
+        given.map(|()| appending).map_err(|(cause, _)| {
+            let error = error::admitting(place(), cause);
+            failed(error.kind);
+            error
+        })
+    }
+}
+
+impl Shared {
+    /// To librdkafka.
+    fn give(
+        &self,
+        client: &Client,
+        lane: &Arc<Lane<Admitted>>,
+        Admitted { topic, partition, record, settle }: Admitted,
+        place: Place,
+    ) -> Result<(), (KafkaError, Settle)> {
+        let under_way = Box::new(UnderWay { settle, lane: Arc::clone(lane), place });
         // 0 is "now" to librdkafka; the record's own time is then in a header.
-        let message = BaseRecord::with_opaque_to(name, Box::new(settle))
-            .partition(number)
+        let message = BaseRecord::with_opaque_to(&self.topics[&topic], under_way)
+            .partition(partition)
             .key(&record.key[..])
             .payload(&record.value[..])
             .timestamp(record.timestamp_ms.max(0))
             .headers(headers(&record));
-        match self.client().send(message) {
-            Ok(()) => Ok(appending),
-            Err((cause, _)) => {
-                let error = error::admitting(format!("append to {name}/{partition}"), cause);
-                match error.kind {
-                    ErrorKind::Full => {
-                        metrics::counter!("chaski_log_appends_refused_full_total", "policy" => self.policy)
-                            .increment(1);
-                    }
-                    kind => failed(kind),
-                }
-                Err(error)
-            }
-        }
+        client.send(message).map_err(|(cause, message)| (cause, message.delivery_opaque.settle))
+    }
+
+    /// Gives over what waited for those that are settled now.
+    fn next(&self, lane: &Arc<Lane<Admitted>>) {
+        let client = self.producer.get().and_then(Weak::upgrade);
+        let give = |admitted, place| {
+            // Without a client nobody waits any more, or is told that the producer stopped.
+            let Some(client) = &client else { return false };
+            let given = self.give(client, lane, admitted, place);
+            given.map_err(|(cause, settle)| self.refused(settle, cause)).is_ok()
+        };
+        lane.settled(give, |late: Admitted| {
+            let what = format!("append to {}/{}", self.topics[&late.topic], late.partition);
+            let why = "those before it take too long";
+            failed(ErrorKind::Unavailable);
+            let late_is = PortError::new(ErrorKind::Unavailable, format!("{what}: {why}"));
+            let _ = late.settle.send(Err(late_is)); // nobody waits for it any more
+        });
+    }
+
+    /// It was admitted, so it is not said that nothing happened.
+    fn refused(&self, settle: Settle, cause: KafkaError) {
+        failed(ErrorKind::Unknown);
+        let error = PortError::new(ErrorKind::Unknown, "append what waited").caused_by(cause);
+        let _ = settle.send(Err(error)); // nobody waits for it any more
     }
 }
 
@@ -138,12 +218,13 @@ fn headers(record: &Record) -> OwnedHeaders {
     headers
 }
 
-fn serve(producer: Arc<BaseProducer<Settling>>, stop: &AtomicBool, policy: &'static str) {
+fn serve(producer: Arc<Client>, stop: &AtomicBool, shared: &Shared) {
+    let policy = shared.policy;
     let held = metrics::gauge!("chaski_log_producer_records", "policy" => policy);
     let mut dead = false;
     while !stop.load(Ordering::Acquire) {
         producer.poll(TICK);
-        held.set(producer.in_flight_count());
+        held.set(shared.lanes.held() as f64);
         if dead {
             continue;
         }
@@ -169,7 +250,7 @@ fn failed(kind: ErrorKind) {
 }
 
 /// Settles each append when librdkafka reports on it, on the producer's thread.
-struct Settling;
+struct Settling(Arc<Shared>);
 
 impl ClientContext for Settling {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
@@ -181,9 +262,10 @@ impl ClientContext for Settling {
 }
 
 impl ProducerContext for Settling {
-    type DeliveryOpaque = Box<Settle>;
+    type DeliveryOpaque = Box<UnderWay>;
 
-    fn delivery(&self, delivered: &DeliveryResult<'_>, settle: Box<Settle>) {
+    fn delivery(&self, delivered: &DeliveryResult<'_>, under_way: Box<UnderWay>) {
+        let UnderWay { settle, lane, place } = *under_way;
         let outcome = match delivered {
             // It is written, but a broker that only knows "a repeat" does not say where.
             Ok(m) => u64::try_from(m.offset()).map(Offset).map_err(|_| {
@@ -197,6 +279,8 @@ impl ProducerContext for Settling {
         if let Err(error) = &outcome {
             failed(error.kind);
         }
+        drop(place);
         let _ = settle.send(outcome); // nobody waits for it any more
+        self.0.next(&lane);
     }
 }

@@ -35,7 +35,10 @@
 //! **Its teeth.** Each [`Flaw`] is a rule that is not kept; the checker must find what comes of it.
 //! Three of them the checker found in the code, which has kept these rules since (ADR 17):
 //! [`Flaw::CursorNotTaken`], [`Flaw::ClockApart`], [`Flaw::LateClaims`].
+//!
+//! **Beside it** stands a second model, of its own: [`moves`], how a user moves between partitions.
 
+pub mod moves;
 pub mod properties;
 mod rules;
 mod state;

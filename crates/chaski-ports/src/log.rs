@@ -129,7 +129,8 @@ pub struct Bounds {
 /// What a producer does when the log does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProducePolicy {
-    /// Gives up after 10 s with `Unknown`: somebody waits for an answer.
+    /// Gives up within 10 s, because somebody waits for an answer: with `Unknown`, or with
+    /// `Unavailable` where the record was not even tried.
     GiveUp,
     /// Never gives up: the fan-out, whose outputs must all arrive.
     Forever,

@@ -13,6 +13,7 @@ use crate::{
 };
 use serde_json::json;
 use std::time::Duration;
+use tokio::time::sleep;
 
 const USERS: u32 = 200;
 const CHATS: u32 = 100;
@@ -35,37 +36,32 @@ const STILL: Duration = Duration::from_secs(9);
 pub(super) async fn play(stage: &mut Stage<'_>) -> anyhow::Result<Played> {
     let population = Population::calm(stage.options.seed, USERS, CHATS);
     let load = stage.load(population, RATE).await?;
-    let plan = plan();
-    let faults = stage.system.play(&plan, stage.stop.clone());
-    let faults = talk_while(&load, RATE, "talking", faults).await;
-    stage.system.heal().await?;
+    let (system, stop) = (&mut *stage.system, stage.stop);
+    let doing = async {
+        sleep(WARM).await;
+        let mut faults = Vec::new();
+        for round in rounds() {
+            let steps = round.into_iter().map(|action| Step { at: Duration::ZERO, action });
+            let plan = Plan::by_hand(REST, steps.collect());
+            faults.extend(system.play(&plan, stop.clone()).await?);
+            sleep(REST).await;
+        }
+        anyhow::Ok(faults)
+    };
+    let faults = talk_while(&load, RATE, "talking", doing).await?;
     let measure = |_: &_, report: &Report| (lines(&report.recovery), json!(report.recovery));
-    Ok(Played { load, faults: faults?, measure: Box::new(measure) })
+    Ok(Played { load, faults, measure: Box::new(measure) })
 }
 
-/// Each step is over, as a rule, before the next one.
-fn plan() -> Plan {
-    let mut steps = Vec::new();
-    let mut at = WARM;
-    let mut then = |actions: Vec<Action>| {
-        let longest = actions.iter().map(Action::length).max().unwrap_or_default();
-        steps.extend(actions.into_iter().map(|action| Step { at, action }));
-        at += longest + REST;
-    };
-    let kill = |kind, pick, down| Action::Kill { victim: Victim { kind, pick }, down };
-    for pick in 0..HOSTS_KILLED {
-        then(vec![kill(Delivery, pick, HOST_DOWN)]);
-    }
-    for pick in 0..BROKERS_KILLED {
-        let kind = if pick % 2 == 0 { KafkaLeader } else { KafkaFollower };
-        then(vec![kill(kind, pick, BROKER_DOWN)]);
-    }
-    then(vec![Action::RollingRestart]);
-    for pick in 0..ROUNDS {
-        let pause = |kind| Action::Pause { victim: Victim { kind, pick }, lasts: STILL };
-        then(OWNERS.map(pause).into());
-    }
-    Plan::by_hand(at, steps)
+/// What is done at the same time, each when the one before is healed.
+fn rounds() -> Vec<Vec<Action>> {
+    let kill = |kind, pick, down| vec![Action::Kill { victim: Victim { kind, pick }, down }];
+    let hosts = (0..HOSTS_KILLED).map(|pick| kill(Delivery, pick, HOST_DOWN));
+    let broker = |pick| if pick % 2 == 0 { KafkaLeader } else { KafkaFollower };
+    let brokers = (0..BROKERS_KILLED).map(|pick| kill(broker(pick), pick, BROKER_DOWN));
+    let pause = |kind, pick| Action::Pause { victim: Victim { kind, pick }, lasts: STILL };
+    let pauses = (0..ROUNDS).map(|pick| OWNERS.map(|kind| pause(kind, pick)).into());
+    hosts.chain(brokers).chain([vec![Action::RollingRestart]]).chain(pauses).collect()
 }
 
 fn lines(recovery: &Recovery) -> Vec<Line> {
@@ -99,14 +95,12 @@ mod tests {
     use chaski::replay::Percentiles;
 
     #[test]
-    fn kills_are_alone_and_all_owners_stand_still_as_often_as_is_wanted() {
-        let plan = plan();
-        let kills: Vec<_> =
-            plan.steps.iter().filter(|s| matches!(s.action, Action::Kill { .. })).collect();
-        for pair in kills.windows(2) {
-            assert!(pair[0].at + pair[0].action.length() + REST <= pair[1].at);
-        }
-        let pauses = plan.steps.iter().filter(|s| matches!(s.action, Action::Pause { .. }));
+    fn kills_are_alone_and_owners_stand_still_as_often_as_is_wanted() {
+        let is_kill = |action: &Action| matches!(action, Action::Kill { .. });
+        let (kills, others): (Vec<_>, Vec<_>) =
+            rounds().into_iter().partition(|round| round.iter().any(is_kill));
+        assert!(kills.len() == 12 && kills.iter().all(|round| round.len() == 1));
+        let pauses = others.iter().flatten().filter(|a| matches!(a, Action::Pause { .. }));
         assert_eq!(pauses.count(), 100);
     }
 
