@@ -35,6 +35,8 @@ pub struct Client {
     /// Where `goAway` sent this client; forgotten when it cannot be reached.
     moved_to: Option<Uri>,
     moves: u32,
+    /// Since when the hosts it is told cannot be reached.
+    homeless: Option<Instant>,
     session: Session,
     backoff: ExponentialBackoff,
     state: State,
@@ -65,6 +67,7 @@ impl Client {
             home,
             moved_to: None,
             moves: 0,
+            homeless: None,
             backoff: backoff(),
             state: State::Waiting(now),
             timer: Box::pin(sleep_until(now)),
@@ -209,7 +212,7 @@ impl Client {
             _ => None,
         };
         if welcomed_at.is_some() {
-            self.moves = 0;
+            (self.moves, self.homeless) = (0, None);
         }
         if welcomed_at.is_some_and(|at| now >= at + STABLE_AFTER) {
             self.backoff = backoff();
@@ -250,16 +253,30 @@ impl Client {
 
     /// The connection did not come about, or ended before a welcome.
     fn lost(&mut self, lost: Lost, retry_after: Option<Duration>, now: Instant) {
-        self.moved_to = None;
-        self.retry(lost, retry_after, now);
+        self.moves = 0;
+        let is_told = self.moved_to.take().is_some();
+        let delay = match is_told && self.moves_soon(now) {
+            true => SOON.mul_f64(0.5 + fastrand::f64() / 2.0),
+            false => self.delay(),
+        };
+        self.again(lost, retry_after, delay, now);
+    }
+
+    /// The host that it was told has died, it seems: it is told another one within a session.
+    fn moves_soon(&mut self, now: Instant) -> bool {
+        now < *self.homeless.get_or_insert(now) + SOON_FOR
     }
 
     fn retry(&mut self, lost: Lost, retry_after: Option<Duration>, now: Instant) {
+        let delay = self.delay();
+        self.again(lost, retry_after, delay, now);
+    }
+
+    fn again(&mut self, lost: Lost, retry_after: Option<Duration>, delay: Duration, now: Instant) {
         match lost {
             Lost::For(cause) => {
                 let spread = retry_after.unwrap_or_default().mul_f64(fastrand::f64());
-                let delay = self.delay().max(spread);
-                self.wait(cause, delay, now);
+                self.wait(cause, delay.max(spread), now);
             }
             Lost::Good(error) => {
                 tracing::warn!(%error, user = self.config.user, "client stopped");
@@ -283,6 +300,10 @@ impl Client {
 }
 
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// While it is told a host that cannot be reached, it asks again within this …
+const SOON: Duration = Duration::from_millis(800);
+/// … for so long: a host that has died is replaced when its session (6 s) has run out.
+const SOON_FOR: Duration = Duration::from_secs(12);
 
 /// 50 ms … 5 s: the jitter adds up to the delay itself, so the bare delay ends at the half.
 fn backoff() -> ExponentialBackoff {

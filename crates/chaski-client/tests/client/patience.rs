@@ -1,7 +1,7 @@
 //! When a client waits, and when it tries again although it was sent away.
 
 use super::{beside, config, server::Server};
-use chaski_client::{Client, Config};
+use chaski_client::{Client, Config, Disconnect, Event};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -33,4 +33,35 @@ async fn a_hello_that_came_too_late_is_said_again() {
         server.accept().await.welcome(0).await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn who_is_told_a_host_that_is_dead_asks_again_soon_and_goes_to_the_next_one_at_once() {
+    let (home, dead, owner) = (Server::start().await, Server::start().await, Server::start().await);
+    let gone = dead.url() + "/v1/ws";
+    drop(dead);
+    let mut client = Client::new(config(&home)).unwrap();
+    let script = async {
+        // Longer than a backoff would take to grow to seconds.
+        for _ in 0..8 {
+            home.accept().await.go_away("MOVED", Some(gone.clone())).await;
+        }
+        home.accept().await.go_away("MOVED", Some(owner.url() + "/v1/ws")).await;
+        owner.accept().await.welcome(0).await;
+    };
+    tokio::pin!(script);
+    let (mut moved, mut lost) = (Vec::new(), Vec::new());
+    loop {
+        tokio::select! {
+            () = &mut script => break,
+            event = client.next() => match event.unwrap() {
+                Event::Disconnected { cause: Disconnect::Moved(_), retry_in } => moved.push(retry_in),
+                Event::Disconnected { retry_in, .. } => lost.push(retry_in),
+                _ => {}
+            },
+        }
+    }
+    assert_eq!(moved, [Duration::ZERO; 9]);
+    let soon = Duration::from_millis(400)..=Duration::from_millis(800);
+    assert!(lost.len() == 8 && lost.iter().all(|wait| soon.contains(wait)), "{lost:?}");
 }
