@@ -255,10 +255,10 @@ impl Client {
     fn lost(&mut self, lost: Lost, retry_after: Option<Duration>, now: Instant) {
         self.moves = 0;
         let is_told = self.moved_to.take().is_some();
-        let delay = match is_told && self.moves_soon(now) {
-            true => SOON.mul_f64(0.5 + fastrand::f64() / 2.0),
-            false => self.delay(),
-        };
+        let mut delay = self.delay();
+        if is_told && self.moves_soon(now) {
+            delay = delay.min(SOON.mul_f64(0.5 + fastrand::f64() / 2.0));
+        }
         self.again(lost, retry_after, delay, now);
     }
 
@@ -300,8 +300,8 @@ impl Client {
 }
 
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// While it is told a host that cannot be reached, it asks again within this …
-const SOON: Duration = Duration::from_millis(800);
+/// While it is told a host that cannot be reached, it asks again within this at the latest …
+const SOON: Duration = Duration::from_millis(600);
 /// … for so long: a host that has died is replaced when its session (6 s) has run out.
 const SOON_FOR: Duration = Duration::from_secs(12);
 
