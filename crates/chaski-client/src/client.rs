@@ -35,7 +35,7 @@ pub struct Client {
     /// Where `goAway` sent this client; forgotten when it cannot be reached.
     moved_to: Option<Uri>,
     moves: u32,
-    /// Since when the hosts it is told cannot be reached.
+    /// Since when it cannot reach the host that it is told.
     homeless: Option<Instant>,
     session: Session,
     backoff: ExponentialBackoff,
@@ -254,17 +254,15 @@ impl Client {
     /// The connection did not come about, or ended before a welcome.
     fn lost(&mut self, lost: Lost, retry_after: Option<Duration>, now: Instant) {
         self.moves = 0;
-        let is_told = self.moved_to.take().is_some();
+        if self.moved_to.take().is_some() {
+            self.homeless.get_or_insert(now);
+        }
         let mut delay = self.delay();
-        if is_told && self.moves_soon(now) {
+        // The host that it was told has died, it seems: it is told another one within a session.
+        if self.homeless.is_some_and(|since| now < since + SOON_FOR) {
             delay = delay.min(SOON.mul_f64(0.5 + fastrand::f64() / 2.0));
         }
         self.again(lost, retry_after, delay, now);
-    }
-
-    /// The host that it was told has died, it seems: it is told another one within a session.
-    fn moves_soon(&mut self, now: Instant) -> bool {
-        now < *self.homeless.get_or_insert(now) + SOON_FOR
     }
 
     fn retry(&mut self, lost: Lost, retry_after: Option<Duration>, now: Instant) {
