@@ -307,6 +307,8 @@ const SOON_FOR: Duration = Duration::from_secs(12);
 fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_jitter()
+        // Without it, and without its feature `std`, all clients have the same jitter.
+        .with_jitter_seed(fastrand::u64(..))
         .with_min_delay(Duration::from_millis(50))
         .with_max_delay(BACKOFF_MAX / 2)
         .without_max_times()

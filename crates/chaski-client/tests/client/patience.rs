@@ -68,3 +68,21 @@ async fn who_is_told_a_host_that_is_dead_asks_again_soon_and_goes_to_the_next_on
     assert!(lost.len() == 9 && lost.iter().all(|wait| soon.contains(wait)), "{lost:?}");
     assert!(lost[8] >= Duration::from_millis(300), "not all at once: {lost:?}");
 }
+
+#[tokio::test]
+async fn two_clients_do_not_come_again_at_the_same_times() {
+    let dead = Server::start().await;
+    let config = config(&dead);
+    drop(dead);
+    let waits = async || {
+        let mut client = Client::new(config.clone()).unwrap();
+        let mut waits = Vec::new();
+        while waits.len() < 3 {
+            if let Event::Disconnected { retry_in, .. } = client.next().await.unwrap() {
+                waits.push(retry_in);
+            }
+        }
+        waits
+    };
+    assert_ne!(waits().await, waits().await);
+}
