@@ -1,6 +1,6 @@
 //! What a system is put through besides faults from a plan: a host with thousands of sockets that
-//! dies, a spike of load, faults one at a time. A cluster of its own, load by real clients, figures against what is wanted,
-//! and the judge over everything that was asked and shown.
+//! dies, a spike of load, faults one at a time. A cluster of its own, load by real clients, figures
+//! against what is wanted, and the judge over everything that was asked and shown.
 //!
 //! Must not know: how the system does it.
 

@@ -172,28 +172,30 @@ impl Shared {
 
     /// Gives over what waited for those that are settled now.
     fn next(&self, lane: &Arc<Lane<Admitted>>) {
-        let client = self.producer.get().and_then(Weak::upgrade);
-        let give = |admitted, place| {
-            // Without a client nobody waits any more, or is told that the producer stopped.
-            let Some(client) = &client else { return false };
-            let given = self.give(client, lane, admitted, place);
-            given.map_err(|(cause, settle)| self.refused(settle, cause)).is_ok()
+        let give = |admitted: Admitted, place| {
+            // A producer that is being dropped: who waits is told that it stopped.
+            let Some(client) = self.producer.get().and_then(Weak::upgrade) else { return false };
+            let (topic, partition) = (admitted.topic, admitted.partition);
+            let given = self.give(&client, lane, admitted, place);
+            let refused = |(cause, settle)| {
+                fail(settle, error::delivering(self.what(topic, partition), cause));
+            };
+            given.map_err(refused).is_ok()
         };
-        lane.settled(give, |late: Admitted| {
-            let what = format!("append to {}/{}", self.topics[&late.topic], late.partition);
-            let why = "those before it take too long";
-            failed(ErrorKind::Unavailable);
-            let late_is = PortError::new(ErrorKind::Unavailable, format!("{what}: {why}"));
-            let _ = late.settle.send(Err(late_is)); // nobody waits for it any more
+        lane.settled(give, |Admitted { topic, partition, settle, .. }: Admitted| {
+            let why = self.what(topic, partition) + ": those before it take too long";
+            fail(settle, PortError::new(ErrorKind::Unavailable, why));
         });
     }
 
-    /// It was admitted, so it is not said that nothing happened.
-    fn refused(&self, settle: Settle, cause: KafkaError) {
-        failed(ErrorKind::Unknown);
-        let error = PortError::new(ErrorKind::Unknown, "append what waited").caused_by(cause);
-        let _ = settle.send(Err(error)); // nobody waits for it any more
+    fn what(&self, topic: Topic, partition: i32) -> String {
+        format!("append to {}/{partition}", self.topics[&topic])
     }
+}
+
+fn fail(settle: Settle, error: PortError) {
+    failed(error.kind);
+    let _ = settle.send(Err(error)); // nobody waits for it any more
 }
 
 impl Drop for KafkaProducer {

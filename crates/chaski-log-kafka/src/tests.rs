@@ -9,7 +9,7 @@ use rdkafka::{
     producer::DefaultProducerContext,
     types::{RDKafkaApiKey, RDKafkaRespErr},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 const ZERO: Partition = Partition(0);
 
@@ -117,6 +117,26 @@ async fn a_dead_producer_refuses_and_the_log_makes_a_new_one() {
 
     let fresh = mock.log.producer(ProducePolicy::Forever).unwrap();
     assert!(append(&fresh, b"again").await.is_ok());
+}
+
+/// Whether it is given over at once or waits behind others.
+#[tokio::test]
+async fn a_record_that_no_broker_takes_is_invalid_and_holds_up_nobody() {
+    let mock = given(|_| ()).await;
+    let producer = mock.log.producer(ProducePolicy::Forever).unwrap();
+    append(&producer, b"first").await.unwrap();
+    let too_large = vec![b'x'; 4 << 20];
+    let refused = producer.append(Topic::Recipients, ZERO, record(&too_large)).unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Invalid);
+
+    mock.cluster.broker_round_trip_time(1, Duration::from_millis(200)).unwrap();
+    let few: Vec<_> = (0..5).map(|_| append(&producer, b"on its way")).collect();
+    let (waits, behind) = (append(&producer, &too_large), append(&producer, b"behind it"));
+    assert_eq!(waits.await.unwrap_err().kind, ErrorKind::Invalid);
+    for appending in few {
+        appending.await.unwrap();
+    }
+    assert_eq!(behind.await.unwrap(), Offset(6));
 }
 
 #[tokio::test]
